@@ -1,0 +1,21 @@
+# make repro: the whole pipeline; make test: the tests; make check: is params.yaml sound?
+# Each makes the virtual environment when it is missing or older than what it is made from.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: repro test check
+repro: .venv/.installed
+	dvc repro
+test: .venv/.installed
+	python -m pytest
+check: .venv/.installed
+	python -m hpl.config
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $$($(PYTHON) --version) found; expected Python >= 3.11 (make PYTHON=python3.12 ...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "Python has no venv module; installing Debian's python3-venv"; $$(test "$$(id -u)" = 0 || echo sudo) apt-get install -y python3-venv; }
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@

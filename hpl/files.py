@@ -1,0 +1,65 @@
+"""Files as every stage writes them: whole or not at all, and the same bytes for the same content."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class HplError(Exception):
+    """A fault the user can mend. The message names the file or record, the value, and what was expected."""
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path` that replaces it on success and vanishes on failure."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically, making its folder if need be."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON with sorted keys and a final newline, atomically."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> object:
+    """Read a JSON file; HplError names the file, and the place where the syntax breaks."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HplError(f"{path}: file not found") from None
+    except UnicodeDecodeError as error:
+        raise HplError(f"{path}: not UTF-8 text (byte {error.start}); expected a JSON file") from None
+    except json.JSONDecodeError as error:
+        raise HplError(f"{path}: line {error.lineno}, column {error.colno}: malformed JSON ({error.msg})") from None
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run the body of a stage script; a user's mistake ends it with one error message and no traceback."""
+    try:
+        main()
+    except HplError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
