@@ -1,0 +1,290 @@
+"""Typed parameters. `load_params` checks all of params.yaml and lists every fault at once, with the nearest right key.
+
+The sections are frozen pydantic models in strict mode: a string where a number belongs is a fault, not a guess. Meaning, unit and
+source of each key stand beside it in params.yaml. YAML is read as version 1.2, where 1e-3 is a number.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from hpl.files import HplError, run_stage
+
+Count = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Synthetic(Section):
+    seed: NonNegativeInt
+    pretrain_people: Annotated[int, Field(ge=2)]
+    pretrain_pictures: Count
+    caption_train_people: Annotated[int, Field(ge=2)]
+    caption_val_people: Count
+    caption_test_people: Count
+    caption_pictures: Count
+    picture_train_people: Annotated[int, Field(ge=2)]
+    picture_test_people: Count
+    picture_pictures: Annotated[int, Field(ge=4)]
+    num_cameras: Annotated[int, Field(ge=2, le=9)]
+    same_side_overlap: NonNegativeInt
+    cross_side_overlap: NonNegativeInt
+    distractors: NonNegativeInt
+    junk: NonNegativeInt
+
+
+class Preprocess(Section):
+    link_hash_distance: Annotated[int, Field(ge=0, le=32)]
+    link_correlation: Share
+
+
+class Model(Section):
+    task_routing: bool
+    i2i_token_init: Literal["copy", "random"]
+    i2i_token_noise: NonNegative
+
+
+class Prompt(Section):
+    enabled: bool
+    id_tokens: Count
+    instance_tokens: Count
+    inversion_layers: Count
+    inversion_heads: Count
+
+
+class Loss(Section):
+    prompt_temperature: Positive
+    normalize_features: bool
+    sdm_temperature: Positive
+    triplet_margin: Positive
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    i2i_batch: Literal["all", "i2i"]
+    identity_prompt: NonNegative
+    instance_align: NonNegative
+    text_guided: bool
+    vision_guided: bool
+    prompt_reg: NonNegative
+
+
+class DataSet(Section):
+    format: Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "market-1501", "msmt17", "dukemtmc-reid"]
+    folder: str
+
+    @field_validator("folder")
+    @classmethod
+    def _stays_inside(cls, folder: str) -> str:
+        if Path(folder).is_absolute() or ".." in Path(folder).parts or not folder.strip():
+            raise ValueError("expected a folder inside data/raw/<profile>/ (a symbolic link may stand there), without '..'")
+        return folder
+
+
+class Data(Section):
+    caption_set: DataSet
+    picture_set: DataSet
+    pretrain_set: DataSet | None
+
+
+class Input(Section):
+    height: Count
+    width: Count
+    context_length: Annotated[int, Field(ge=8, le=77)]
+
+
+class ScratchBackbone(Section):
+    source: Literal["scratch"]
+    embed_dim: Count
+    vision_width: Count
+    vision_layers: Count
+    vision_heads: Count
+    patch_size: Count
+    text_width: Count
+    text_layers: Count
+    text_heads: Count
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "ScratchBackbone":
+        for tower in ("vision", "text"):
+            width, heads = getattr(self, f"{tower}_width"), getattr(self, f"{tower}_heads")
+            if width % heads:
+                raise ValueError(f"{tower}_heads = {heads} does not divide {tower}_width = {width}")
+        return self
+
+
+class OpenClipBackbone(Section):
+    source: Literal["open_clip"]
+    model: str
+    weights: str
+    download: bool
+
+
+class Pretrain(Section):
+    epochs: NonNegativeInt
+    batch_size: Annotated[int, Field(ge=2)]
+    lr: Positive
+    warmup_epochs: NonNegative
+    weight_decay: NonNegative
+
+
+class Cache(Section):
+    batch_size: Count
+    shard_rows: Count
+
+
+class Construct(Section):
+    epochs: Count
+    batch_size: Annotated[int, Field(ge=2)]
+    inversion_lr: Positive
+    identity_lr: Positive
+    lr_decay: Annotated[float, Field(gt=0, le=1)]
+
+
+class Train(Section):
+    epochs: Count
+    t2i_batch: Annotated[int, Field(ge=2)]
+    i2i_batch: Annotated[int, Field(ge=2)]
+    num_instances: Annotated[int, Field(ge=2)]
+    start_lr: Positive
+    peak_lr: Positive
+    warmup_epochs: NonNegative
+    new_lr_factor: Positive
+    weight_decay: NonNegative
+    train_inversion: bool
+    erase_probability: Share
+    pad: NonNegativeInt
+    amp: bool
+    num_workers: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _instances_divide(self) -> "Train":
+        if self.i2i_batch % self.num_instances:
+            raise ValueError(f"num_instances = {self.num_instances} does not divide i2i_batch = {self.i2i_batch}")
+        return self
+
+
+class Evaluate(Section):
+    batch_size: Count
+    rank_list_length: Count
+
+
+class Profile(Section):
+    data: Data
+    input: Input
+    backbone: Annotated[ScratchBackbone | OpenClipBackbone, Field(discriminator="source")]
+    pretrain: Pretrain
+    cache_features: Cache
+    construct_prompts: Construct
+    train: Train
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _pretrain_needs_pictures(self) -> "Profile":
+        if self.pretrain.epochs and self.data.pretrain_set is None:
+            raise ValueError(f"pretrain.epochs = {self.pretrain.epochs} needs data.pretrain_set, which is null; expected 0 epochs or a data set")
+        if self.backbone.source == "scratch":
+            patch = self.backbone.patch_size
+            if self.input.height % patch or self.input.width % patch:
+                raise ValueError(f"backbone.patch_size = {patch} does not divide input.height x width = {self.input.height} x {self.input.width}")
+        return self
+
+
+class Params(Section):
+    profile: str
+    seed: NonNegativeInt
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    num_threads: Annotated[int, Field(ge=1, le=256)]
+    num_workers: Count
+    synthetic: Synthetic
+    preprocess: Preprocess
+    model: Model
+    prompt: Prompt
+    loss: Loss
+    tasks: Annotated[list[Literal["t2i", "i2i"]], Field(min_length=1, max_length=2)]
+    profiles: dict[str, Profile]
+
+    @model_validator(mode="after")
+    def _profile_exists(self) -> "Params":
+        if self.profile not in self.profiles:
+            raise ValueError(f"profile = {self.profile!r}; expected one of {', '.join(self.profiles)}")
+        return self
+
+    @property
+    def active(self) -> Profile:
+        """The profile that this run uses."""
+        return self.profiles[self.profile]
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check the parameters. Raises HplError that lists every fault with its key, value and what is allowed."""
+    try:
+        content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HplError(f"{path}: file not found; run from the project's root") from None
+    except YAMLError as error:
+        raise HplError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise HplError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        faults = [_describe(fault, content) for fault in error.errors()]
+        raise HplError("\n  ".join([f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}", *faults])) from None
+
+
+def _describe(fault: dict, content: dict) -> str:
+    location = [str(part) for part in fault["loc"] if part not in ("scratch", "open_clip")]
+    key = ".".join(location)
+    if fault["type"] == "extra_forbidden":
+        nearest = _nearest(location, content)
+        return f"{key}: unknown key" + (f"; did you mean {nearest}?" if nearest else "")
+    if fault["type"] == "missing":
+        return f"{key}: missing key"
+    if fault["type"] == "value_error":
+        return f"{key + ': ' if key else ''}{fault['ctx']['error']}"
+    message = fault["msg"].replace("Input should be", "expected").replace("String should match pattern", "expected the form")
+    return f"{key} = {fault['input']!r}: {message}"
+
+
+def _nearest(location: list[str], content: dict) -> str | None:
+    """The known key most like the last part of `location`: in its own section first, then anywhere."""
+    *section, name = location
+    known = _known_keys(Params)
+    if location[0] == "profiles" and len(location) > 2:
+        known = {("profiles", section[1], *rest[2:]) for rest in known if rest[0] == "profiles" and len(rest) > 2} | known
+    here = [key[-1] for key in known if list(key[:-1]) == section]
+    if match := difflib.get_close_matches(name, here, n=1):
+        return ".".join([*section, match[0]])
+    anywhere = {key[-1]: key for key in sorted(known, reverse=True)}
+    if match := difflib.get_close_matches(name, list(anywhere), n=1):
+        return ".".join(anywhere[match[0]])
+    return None
+
+
+def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
+    """Dotted keys of a section and all below it; a profile's name stands as '<profile>'."""
+    keys = set()
+    for name, field in model.model_fields.items():
+        path = (*prefix, name)
+        keys.add(path)
+        for inner, extra in _inner_models(field.annotation):
+            keys |= _known_keys(inner, (*path, *extra))
+    return keys
+
+
+def _inner_models(annotation: object) -> list[tuple[type[BaseModel], tuple[str, ...]]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, ())]
+    extra = ("<profile>",) if getattr(annotation, "__origin__", None) is dict else ()
+    return [(model, extra) for part in getattr(annotation, "__args__", ()) for model, _ in _inner_models(part)]
+
+
+if __name__ == "__main__":
+    run_stage(lambda: print(f"params.yaml is sound; profile {load_params().profile}"))

@@ -1,0 +1,114 @@
+"""params.yaml is sound, and a mistake in it is told in full."""
+
+from pathlib import Path
+
+import pytest
+
+from hpl.config import load_params
+from hpl.files import HplError
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+def changed(tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    text = PARAMS.read_text()
+    for old, new in changes:
+        assert text.count(old) >= 1, old
+        text = text.replace(old, new, 1)
+    file = tmp_path / "params.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_the_papers_profiles_are_the_papers() -> None:
+    params = load_params(PARAMS)
+    assert params.profile == "bundled"
+    for name, folders in {
+        "paper-cuhk-market": ("CUHK-PEDES", "Market-1501"),
+        "paper-icfg-msmt": ("ICFG-PEDES", "MSMT17"),
+        "paper-rstp-duke": ("RSTPReid", "DukeMTMC-reID"),
+    }.items():
+        profile = params.profiles[name]
+        train, construct = profile.train, profile.construct_prompts
+        assert (profile.data.caption_set.folder, profile.data.picture_set.folder) == folders
+        assert (profile.input.height, profile.input.width, profile.input.context_length) == (384, 128, 77)
+        assert profile.backbone.model == "ViT-B-16-quickgelu"
+        assert (construct.epochs, construct.inversion_lr, construct.identity_lr, construct.lr_decay) == (10, 5e-5, 0.02, 0.8)
+        assert (train.epochs, train.t2i_batch, train.i2i_batch, train.num_instances) == (60, 64, 64, 4)
+        assert (train.start_lr, train.peak_lr, train.warmup_epochs) == (1e-6, 1e-5, 5)
+    assert (params.loss.instance_align, params.loss.prompt_reg, params.loss.sdm_temperature) == (0.4, 0.06, 0.02)
+    assert (params.prompt.id_tokens, params.prompt.instance_tokens, params.prompt.inversion_layers) == (4, 4, 4)
+
+
+def test_every_key_has_a_comment() -> None:
+    """At its first appearance: a profile that repeats a key need not repeat its comment."""
+    seen = set()
+    for number, line in enumerate(PARAMS.read_text().splitlines(), 1):
+        key = line.split("#")[0].strip().rstrip(":").split(":")[0]
+        if line.lstrip().startswith(("#", "-")) or not key or key in seen:
+            continue
+        seen.add(key)
+        container = line.split("#")[0].rstrip().endswith(":")
+        assert "#" in line or container, f"line {number}: {key}"
+
+
+def test_all_faults_at_once_with_the_nearest_key(tmp_path: Path) -> None:
+    file = changed(
+        tmp_path,
+        ("prompt_reg: 0.06", "promt_reg: 0.06"),
+        ("task_routing: true", "task_routing: maybe"),
+        ("lr: 1.0e-3", "lr: fast"),
+        ("\nseed: 0", "\nseed: -1"),
+        ("      shard_rows", "      shard_row"),
+    )
+    with pytest.raises(HplError) as caught:
+        load_params(file)
+    message = str(caught.value)
+    for part in (
+        "7 faults",
+        "loss.promt_reg: unknown key; did you mean loss.prompt_reg?",
+        "loss.prompt_reg: missing key",
+        "model.task_routing = 'maybe': expected a valid boolean",
+        "profiles.bundled.pretrain.lr = 'fast': expected a valid number",
+        "seed = -1: expected greater than or equal to 0",
+        "profiles.bundled.cache_features.shard_row: unknown key; did you mean profiles.bundled.cache_features.shard_rows?",
+    ):
+        assert part in message, message
+
+
+def test_a_key_in_the_wrong_section_is_found_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(HplError, match="model.prompt_temprature: unknown key; did you mean loss.prompt_temperature?"):
+        load_params(changed(tmp_path, ("model:\n", "model:\n  prompt_temprature: 1.0\n")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("profile: bundled", "profile: papr", "profile = 'papr'; expected one of bundled, paper-cuhk-market"),
+        ("patch_size: 12", "patch_size: 13", "patch_size = 13 does not divide input.height x width = 96 x 48"),
+        ("vision_heads: 4", "vision_heads: 3", "vision_heads = 3 does not divide vision_width = 128"),
+        ("num_instances: 4", "num_instances: 5", "num_instances = 5 does not divide i2i_batch = 64"),
+        ("folder: CUHK-PEDES", "folder: ../elsewhere", "expected a folder inside data/raw/<profile>/"),
+        ("device: auto", "device: gpu", "device = 'gpu': expected the form"),
+        ("- t2i\n", "- t3i\n", "expected 't2i' or 'i2i'"),
+    ],
+)
+def test_values_that_do_not_fit(tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(HplError) as caught:
+        load_params(changed(tmp_path, (old, new)))
+    assert message in str(caught.value)
+
+
+def test_numbers_as_dvc_writes_them(tmp_path: Path) -> None:
+    assert load_params(changed(tmp_path, ("lr: 1.0e-3", "lr: 1e-05"))).active.pretrain.lr == 1e-5
+
+
+def test_files_that_are_no_parameters(tmp_path: Path) -> None:
+    with pytest.raises(HplError, match="file not found"):
+        load_params(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1,\nb: }")
+    with pytest.raises(HplError, match="malformed YAML"):
+        load_params(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(HplError, match="expected a mapping"):
+        load_params(tmp_path / "list.yaml")
