@@ -1,0 +1,1 @@
+"""open_clip towers, the second class token, and weights."""
