@@ -1,0 +1,44 @@
+"""Loss curves as a CSV that `dvc plots show` draws: a row an epoch, a column a loss, deterministic bytes."""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hpl.files import HplError, write_text
+
+
+class Curves:
+    """Mean of each loss over the epoch. Reading a loss every step costs a device synchronisation, so sums stay on the device."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Add the losses of a step."""
+        for name, value in losses.items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+
+    def end_epoch(self, epoch: int, **more: float) -> dict[str, float]:
+        """Close the epoch; returns its row."""
+        row = {"epoch": epoch, **{name: float(value) / self.count for name, value in self.sums.items()}, **more}
+        self.rows.append(row)
+        self.sums, self.count = {}, 0
+        return row
+
+    def write(self, path: Path) -> None:
+        """Write all epochs, with six significant digits."""
+        write_text(path, pd.DataFrame(self.rows or [{"epoch": 0}]).to_csv(index=False, float_format="%.6g"))
+
+
+def check_finite(losses: dict[str, Tensor], place: str) -> None:
+    """HplError naming each loss that is not finite; call it before the optimiser moves."""
+    values = torch.stack([value.detach().double() for value in losses.values()])
+    if not torch.isfinite(values).all():
+        bad = ", ".join(f"{name} = {float(value)}" for name, value in zip(losses, values, strict=True) if not torch.isfinite(value))
+        raise HplError(f"{place}: non-finite loss: {bad}; no step was taken. A lower learning rate, or amp: false, may help")
