@@ -1,0 +1,1 @@
+"""Hierarchical prompts: template, inversion networks, and stage I, which constructs them."""

@@ -1,0 +1,61 @@
+"""The cache_features stage: the frozen towers run once over the training pictures and captions.
+
+Layout of the folder, all memory-mapped float16: `image_tokens-*.npy`, a row a picture, (2+N) x D; `text_tokens-*.npy`, a row a *token*,
+D, because what follows end-of-text is never used; pictures.parquet (row, image_id, pid) and captions.parquet (picture row, start,
+length of its tokens), sorted.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from hpl.backbones.towers import ImageTower, TextTower
+from hpl.batches.text import tokenize
+from hpl.batches.transforms import normalise
+from hpl.config import Cache, Input
+from hpl.files import HplError
+from hpl.manifests.tables import Manifests
+from hpl.manifests.shards import ShardReader, ShardWriter
+
+TOKENS_A_PICTURE = 64  # text tokens that a shard may hold for each picture it may hold
+
+
+@torch.inference_mode()
+def cache_features(
+    images: ImageTower, texts: TextTower, manifests: Manifests, packed: Path, options: Cache, size: Input, folder: Path, device: torch.device
+) -> None:
+    """Write F_v of every training picture, not augmented, and F_t of every caption of these."""
+    pictures = manifests.images[manifests.images["role"] == "train"].reset_index(drop=True)
+    if pictures.empty:
+        raise HplError("cache_features: no picture is left for training; see data/manifests/audit.json")
+    captions = manifests.captions[manifests.captions["role"] == "train"]
+    images.to(device).eval(), texts.to(device).eval()
+    reader = ShardReader(packed, "pictures")
+    with ShardWriter(folder, "image_tokens", options.shard_rows) as writer:
+        for start in tqdm(range(0, len(pictures), options.batch_size), desc="cache pictures", unit="batches"):
+            rows = pictures["pack_row"].to_numpy()[start : start + options.batch_size]
+            writer.append(_half(images(normalise(torch.from_numpy(reader[rows]).to(device)))))
+    tokens = tokenize(captions["caption"], size.context_length)
+    lengths = []
+    with ShardWriter(folder, "text_tokens", options.shard_rows * TOKENS_A_PICTURE) as writer:
+        for start in tqdm(range(0, len(captions), options.batch_size), desc="cache captions", unit="batches"):
+            features_BLD, ends_B = texts(tokens[start : start + options.batch_size].to(device))
+            kept_BL = torch.arange(features_BLD.shape[1], device=device)[None] <= ends_B[:, None]
+            writer.append(_half(features_BLD[kept_BL]))
+            lengths.extend((ends_B + 1).tolist())
+    lengths = np.array(lengths, dtype=np.int64)
+    row_of = pd.Series(pictures.index, index=pictures["image_id"])
+    table = pd.DataFrame({"picture": row_of[captions["image_id"]].to_numpy(), "start": np.cumsum(lengths) - lengths, "length": lengths})
+    table.to_parquet(folder / "captions.parquet", index=False)
+    pictures[["image_id", "pid"]].to_parquet(folder / "pictures.parquet", index=False)
+
+
+def _half(features: torch.Tensor) -> np.ndarray:
+    """float16, or HplError where that would overflow."""
+    half = features.to(torch.float16)
+    if not torch.isfinite(half).all():
+        raise HplError("cache_features: a feature is not finite in half precision; expected CLIP features, whose values stay under 65504")
+    return half.cpu().numpy()

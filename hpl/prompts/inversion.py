@@ -1,0 +1,34 @@
+"""Inversion networks I_v and I_t, eq. 4: tokens of a picture or a caption -> K pseudo-tokens in the token-embedding space of M~_t."""
+
+import torch
+from torch import Tensor, nn
+
+
+class InversionNetwork(nn.Module):
+    """K learnable queries are prepended to the input; after the pre-norm ViT blocks a linear map takes them to width W (Decision)."""
+
+    def __init__(self, *, input_width: int, output_width: int, num_tokens: int, num_layers: int, num_heads: int, output_scale: float) -> None:
+        """`output_scale` is the standard deviation that fresh pseudo-tokens should have: that of the word embeddings they stand among."""
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(num_tokens, input_width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            input_width, num_heads, 4 * input_width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, num_layers, norm=nn.LayerNorm(input_width), enable_nested_tensor=False)
+        self.output = nn.Linear(input_width, output_width)
+        nn.init.normal_(self.output.weight, std=output_scale * input_width**-0.5)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, tokens_BLD: Tensor, ends_B: Tensor | None = None) -> Tensor:
+        """Invert tokens, B x L x D, to pseudo-tokens, B x K x W.
+
+        Args:
+            ends_B: position of end-of-text in each row; what follows it is masked. None: every row is full.
+        """
+        num_tokens = len(self.queries)
+        x = torch.cat([self.queries.to(tokens_BLD.dtype).expand(len(tokens_BLD), -1, -1), tokens_BLD], dim=1)
+        padding = None
+        if ends_B is not None:
+            positions = torch.arange(-num_tokens, tokens_BLD.shape[1], device=tokens_BLD.device)
+            padding = positions[None, :] > ends_B[:, None]
+        return self.output(self.blocks(x, src_key_padding_mask=padding)[:, :num_tokens])
