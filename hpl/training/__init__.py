@@ -1,0 +1,1 @@
+"""Loops: contrastive pretraining and stage II."""

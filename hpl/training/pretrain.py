@@ -1,0 +1,69 @@
+"""Contrastive (CLIP) training of a backbone on pictures with captions of people who occur in no test set."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip import ClipLoss
+from open_clip.model import CLIP
+from tqdm import tqdm
+
+from hpl.backbones.towers import ImageTower, TextTower, at_end
+from hpl.batches.curves import Curves, check_finite
+from hpl.batches.loading import Step, StepDataset, load_steps
+from hpl.batches.sampling import shuffled_batches
+from hpl.batches.schedule import warmup_cosine
+from hpl.batches.text import tokenize
+from hpl.config import Input, Pretrain
+from hpl.files import HplError
+from hpl.manifests.tables import Manifests
+
+PAD, ERASE = 4, 0.0  # a captioned thing must not be erased
+MAX_LOGIT_SCALE = float(np.log(100))  # CLIP's bound
+
+
+def pretrain(model: CLIP, manifests: Manifests, packed: Path, options: Pretrain, size: Input, seed: int, device: torch.device) -> Curves:
+    """Train `model` in place with the symmetric InfoNCE loss over the pretraining captions.
+
+    Captions of a picture are pairs of their own; pairs of one batch are negatives of each other (Radford et al., 2021).
+    """
+    captions = manifests.captions[manifests.captions["role"] == "pretrain"]
+    if captions.empty:
+        raise HplError("pretrain: no caption is left for pretraining; expected people who occur in no test set in data.pretrain_set")
+    tokens = tokenize(captions["caption"], size.context_length)
+    rows = captions["pack_row"].to_numpy()
+    images, texts = ImageTower(model, task_routing=False).to(device).train(), TextTower(model).to(device).train()
+    model.to(device)
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=options.lr, betas=(0.9, 0.98), fused=True,
+    )
+    curves, contrast = Curves(), ClipLoss()
+    for epoch in range(1, options.epochs + 1):
+        batches = shuffled_batches(len(captions), options.batch_size, seed, epoch, drop_last=True)
+        steps = [
+            Step(rows[batch], batch, np.zeros(len(batch), np.int64), seed=(seed * 1000 + epoch) * 10**6 + number)
+            for number, batch in enumerate(batches)
+        ]
+        loader = load_steps(StepDataset(packed, tokens, steps, PAD, ERASE), 0, device)
+        progress = tqdm(loader, total=len(steps), desc=f"pretrain {epoch}/{options.epochs}", unit="steps")
+        for number, batch in enumerate(progress):
+            lr = warmup_cosine(epoch - 1 + number / len(steps), options.epochs, options.warmup_epochs, 0.0, options.lr)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            image_features = torch.nn.functional.normalize(images(batch.images_B3HW)[:, 0], dim=-1)
+            text_features = torch.nn.functional.normalize(at_end(*texts(batch.token_ids_TL)), dim=-1)
+            loss = contrast(image_features, text_features, model.logit_scale.exp())
+            check_finite({"contrast": loss}, f"pretrain, epoch {epoch}, step {number + 1}")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+            curves.add({"contrast": loss})
+            progress.set_postfix(contrast=f"{float(loss):.3f}", refresh=False)
+        curves.end_epoch(epoch)
+    model.cpu().eval()
+    return curves

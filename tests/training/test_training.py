@@ -1,0 +1,207 @@
+"""Stage II: what learns and what does not, the switches, batch composition, schedules, and a loss that is not finite."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from open_clip.model import CLIP
+
+from hpl.backbones.towers import TextTower, frozen_copy
+from hpl.batches.curves import Curves, check_finite
+from hpl.batches.loading import Batch
+from hpl.batches.sampling import identity_batches, shuffled_batches
+from hpl.batches.schedule import warmup_cosine
+from hpl.batches.text import tokenize
+from hpl.batches.transforms import augment, normalise
+from hpl.config import Loss, Model, load_params
+from hpl.files import HplError
+from hpl.prompts.parts import PromptParts
+from hpl.training.model import HPL
+from hpl.training.train import epoch_steps
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+PROMPT = PARAMS.prompt.model_copy(update={"inversion_layers": 1, "inversion_heads": 2})
+MODEL: Model = PARAMS.model
+LOSS: Loss = PARAMS.loss
+BOTH = ["t2i", "i2i"]
+
+
+def make(clip: CLIP, model: Model = MODEL, prompts: bool = True) -> HPL:
+    torch.manual_seed(0)
+    parts = PromptParts(PROMPT, frozen_copy(TextTower(clip)), [4, 5, 6, 7]) if prompts else None
+    if parts is not None:
+        parts.identity_prompts.normal_()
+    return HPL(clip, model, 4, parts, seed=0)
+
+
+def batch(num_captioned: int = 3) -> Batch:
+    images = torch.randn(7, 3, 24, 12, generator=torch.Generator().manual_seed(1))
+    tokens = tokenize(["A man in red.", "A woman walks past the blue shop.", "A child."][:num_captioned], 32)
+    return Batch(images, tokens, torch.tensor([0, 1, 0, 2, 2, 3, 3]), num_captioned)
+
+
+def losses_of(clip: CLIP, *, tasks: list[str] = BOTH, prompts: bool = True, model: dict | None = None, **changes: object) -> dict:
+    hpl = make(clip, MODEL.model_copy(update=model or {}), prompts)
+    return hpl(batch(), LOSS.model_copy(update=changes), tasks)
+
+
+def test_every_term_of_the_total_is_there(clip: CLIP) -> None:
+    assert list(losses_of(clip)) == ["sdm", "id_t2i", "tri", "id_i2i", "cic", "tgps", "vgps", "cmpr"]
+
+
+@pytest.mark.parametrize(
+    ("switch", "gone"),
+    [
+        ({"prompts": False}, {"cic", "tgps", "vgps", "cmpr"}),
+        ({"prompt_reg": 0.0}, {"cmpr"}),
+        ({"text_guided": False}, {"tgps"}),
+        ({"vision_guided": False}, {"vgps"}),
+        ({"instance_align": 0.0}, {"tgps", "vgps"}),
+        ({"identity_prompt": 0.0}, {"cic"}),
+        ({"tasks": ["t2i"]}, {"tri", "id_i2i", "cic"}),
+        ({"tasks": ["i2i"]}, {"sdm", "id_t2i", "tgps", "vgps", "cmpr"}),
+    ],
+)
+def test_each_switch_removes_its_own_terms_and_leaves_the_others_alone(clip: CLIP, switch: dict, gone: set[str]) -> None:
+    full, reduced = losses_of(clip), losses_of(clip, **switch)
+    assert set(full) - set(reduced) == gone
+    for name, value in reduced.items():
+        torch.testing.assert_close(value, full[name], msg=name)
+
+
+def test_weights_scale_their_terms(clip: CLIP) -> None:
+    once, twice = losses_of(clip), losses_of(clip, prompt_reg=0.12, instance_align=0.8, identity_prompt=2.0)
+    for name in ("cmpr", "tgps", "vgps", "cic"):
+        torch.testing.assert_close(twice[name], 2 * once[name])
+
+
+def test_i2i_losses_see_every_picture_or_only_those_of_the_picture_set(clip: CLIP) -> None:
+    everything, part = losses_of(clip, i2i_batch="all"), losses_of(clip, i2i_batch="i2i")
+    assert everything["tri"] != part["tri"] and everything["id_i2i"] != part["id_i2i"]
+    torch.testing.assert_close(everything["sdm"], part["sdm"])
+
+
+def test_without_task_routing_one_token_serves_both_tasks(clip: CLIP) -> None:
+    hpl = make(clip, MODEL.model_copy(update={"task_routing": False}))
+    assert not any("i2i_token" in name for name, _ in hpl.named_parameters())
+    tokens = hpl.images(batch().images_B3HW)
+    assert torch.equal(tokens[:, 0], tokens[:, 1])
+    sum(hpl(batch(), LOSS, BOTH).values()).backward()
+
+
+FROZEN = ("encoder.", "parts.identity_tokens", "i2i_neck.bias")
+
+
+def test_gradients_reach_towers_heads_and_networks_but_neither_prompt_tower_nor_identity_tokens(clip: CLIP) -> None:
+    hpl = make(clip)
+    groups = hpl.parameter_groups(1.0, train_inversion=True)
+    learning = {id(parameter) for group in groups for parameter in group["params"]}
+    sum(hpl(batch(), LOSS, BOTH).values()).backward()
+    for name, parameter in hpl.named_parameters():
+        frozen = name.startswith(FROZEN)
+        reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        assert (id(parameter) in learning) == (not frozen), name
+        assert reached == (not frozen), name
+
+
+def test_inversion_networks_stand_still_if_asked_but_still_carry_gradients(clip: CLIP) -> None:
+    hpl = make(clip)
+    hpl.parameter_groups(1.0, train_inversion=False)
+    prompt_losses = hpl(batch(), LOSS, BOTH)
+    (prompt_losses["tgps"] + prompt_losses["vgps"] + prompt_losses["cmpr"]).backward()
+    assert all(parameter.grad is None for parameter in hpl.parts.parameters())
+    assert hpl.texts.token_embedding.weight.grad.abs().sum() > 0
+    assert hpl.images.visual.conv1.weight.grad.abs().sum() > 0
+
+
+def test_new_parts_may_learn_faster(clip: CLIP) -> None:
+    hpl = make(clip)
+    towers, new = hpl.parameter_groups(5.0, train_inversion=True)
+    assert (towers["lr_factor"], new["lr_factor"]) == (1.0, 5.0)
+    names = {id(parameter): name for name, parameter in hpl.named_parameters()}
+    expected = {"images.i2i_token", "images.i2i_position", "t2i_classifier.weight", "t2i_classifier.bias", "i2i_neck.weight", "i2i_classifier.weight"}
+    assert {names[id(parameter)] for parameter in new["params"]} == expected
+
+
+PICTURES = pd.DataFrame({"image_id": range(40), "pid": [n // 4 + 1 for n in range(40)], "pack_row": range(100, 140)})
+CAPTIONS = pd.DataFrame({"image_id": [n // 2 for n in range(32)], "pid": [n // 8 + 1 for n in range(32)], "pack_row": [100 + n // 2 for n in range(32)]})
+PIDS = np.unique(PICTURES["pid"])
+
+
+def steps(tasks: list[str] = BOTH, epoch: int = 1) -> list:
+    options = PARAMS.active.train.model_copy(update={"t2i_batch": 8, "i2i_batch": 12, "num_instances": 4})
+    return epoch_steps(PICTURES, CAPTIONS, PIDS, tasks, options, 0, epoch)
+
+
+def test_a_step_holds_pairs_then_pictures_of_the_other_set_four_an_identity() -> None:
+    made = steps()
+    assert len(made) == 4
+    assert sorted(np.concatenate([step.caption_rows for step in made])) == list(range(32))  # each caption once an epoch
+    for step in made:
+        assert len(step.caption_rows) == 8 and len(step.picture_rows) == len(step.labels) == 20
+        np.testing.assert_array_equal(step.picture_rows[:8], CAPTIONS["pack_row"].to_numpy()[step.caption_rows])
+        assert (step.picture_rows[8:] >= 116).all()  # pictures 16.. have no caption
+        np.testing.assert_array_equal(PIDS[step.labels], PICTURES["pid"].to_numpy()[step.picture_rows - 100])
+        _, counts = np.unique(step.labels[8:], return_counts=True)
+        assert counts.tolist() == [4, 4, 4]
+        assert len(set(step.picture_rows[8:].tolist())) == 12  # four different pictures each
+
+
+def test_a_single_task_takes_its_own_half() -> None:
+    assert all(len(step.picture_rows) == len(step.caption_rows) == 8 for step in steps(["t2i"]))
+    assert all(len(step.caption_rows) == 0 and len(step.picture_rows) == 12 for step in steps(["i2i"]))
+
+
+def test_steps_depend_on_seed_and_epoch_alone() -> None:
+    np.random.seed(5)
+    first = steps()
+    np.random.seed(6)
+    for a, b in zip(first, steps(), strict=True):
+        assert a.seed == b.seed and np.array_equal(a.picture_rows, b.picture_rows)
+    assert not np.array_equal(first[0].picture_rows, steps(epoch=2)[0].picture_rows)
+
+
+def test_identities_with_few_pictures_repeat_and_few_identities_make_a_smaller_batch() -> None:
+    pids = np.array([1, 1, 2])
+    (only,) = identity_batches(pids, 1, 16, 4, 0, 1)
+    assert len(only) == 8 and sorted(pids[only]) == [1] * 4 + [2] * 4
+
+
+def test_shuffled_batches() -> None:
+    whole, dropped = shuffled_batches(10, 4, 0, 1, drop_last=False), shuffled_batches(10, 4, 0, 1, drop_last=True)
+    assert [len(part) for part in whole] == [4, 4, 2] and [len(part) for part in dropped] == [4, 4]
+    assert sorted(np.concatenate(whole)) == list(range(10))
+    assert [len(part) for part in shuffled_batches(3, 4, 0, 1, drop_last=True)] == [3]
+
+
+def test_the_papers_learning_rate() -> None:
+    """1e-6 to 1e-5 over 5 of 60 epochs, then a cosine to zero (METHOD, stage II)."""
+    rates = [warmup_cosine(epoch, 60, 5, 1e-6, 1e-5) for epoch in (0, 2.5, 5, 32.5, 60)]
+    np.testing.assert_allclose(rates, [1e-6, 5.5e-6, 1e-5, 5e-6, 0], atol=1e-12)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name() -> None:
+    losses = {"sdm": torch.tensor(1.0), "tri": torch.tensor(float("nan")), "cic": torch.tensor(float("inf"))}
+    with pytest.raises(HplError, match=r"epoch 2, step 3: non-finite loss: tri = nan, cic = inf"):
+        check_finite(losses, "train, epoch 2, step 3")
+
+
+def test_augmentation_is_random_by_seed_and_by_picture() -> None:
+    images = torch.randint(0, 256, (8, 3, 24, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    first, again, other = augment(images, 2, 0.5, 1), augment(images, 2, 0.5, 1), augment(images, 2, 0.5, 2)
+    assert torch.equal(first, again) and not torch.equal(first, other) and first.shape == images.shape
+    same = images[:1].expand(8, -1, -1, -1)
+    assert len({picture.numpy().tobytes() for picture in augment(same, 2, 0.5, 1)}) > 4
+    assert torch.equal(augment(images[:4], 0, 0.0, 1).flip(-1).sort(dim=-1)[0], images[:4].sort(dim=-1)[0])
+    assert normalise(images).dtype == torch.float32 and abs(float(normalise(images).mean())) < 0.5
+
+
+def test_curves_average_an_epoch(tmp_path: Path) -> None:
+    curves = Curves()
+    for value in (1.0, 3.0):
+        curves.add({"sdm": torch.tensor(value)})
+    curves.end_epoch(1, lr=0.1)
+    curves.write(tmp_path / "curves.csv")
+    assert (tmp_path / "curves.csv").read_text() == "epoch,sdm,lr\n1,2,0.1\n"
