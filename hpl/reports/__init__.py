@@ -1,0 +1,1 @@
+"""Figures and tables from what the other stages wrote. No torch here."""
