@@ -1,0 +1,30 @@
+"""Stage I: learn the inversion networks and the identity tokens from the cached features."""
+
+import sys
+from pathlib import Path
+
+from hpl.backbones.device import prepare_device
+from hpl.backbones.towers import TextTower, frozen_copy
+from hpl.backbones.weights import load_backbone
+from hpl.config import load_params
+from hpl.files import output_folder, run_stage
+from hpl.prompts.features import FeatureCache
+from hpl.prompts.construct import construct_prompts
+from hpl.prompts.parts import save_parts
+
+
+def main() -> None:
+    features, backbone, prompts, curve = map(Path, sys.argv[1:])
+    params = load_params()
+    device = prepare_device(params.device, params.num_threads, params.seed)
+    clip, _ = load_backbone(backbone)
+    parts, curves = construct_prompts(
+        FeatureCache(features), frozen_copy(TextTower(clip)), params.prompt, params.loss, params.active.construct_prompts, params.seed, device
+    )
+    with output_folder(prompts) as folder:
+        save_parts(folder, parts)
+    curves.write(curve)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,36 @@
+"""Text-to-image and image-to-image retrieval on the test split: the trained model, the backbone before training, and the histogram floor."""
+
+import sys
+from pathlib import Path
+
+from hpl.backbones.device import prepare_device
+from hpl.backbones.towers import ImageTower, TextTower
+from hpl.backbones.trained import load_trained
+from hpl.backbones.weights import load_backbone
+from hpl.batches.retrieval import evaluate_histogram, evaluate_towers
+from hpl.config import load_params
+from hpl.files import output_folder, run_stage, write_json
+from hpl.manifests.tables import Manifests
+
+
+def main() -> None:
+    manifests, backbone, trained, evaluation, metrics, baselines = map(Path, sys.argv[1:])
+    params = load_params()
+    profile, tables = params.active, Manifests(manifests)
+    device = prepare_device(params.device, params.num_threads, params.seed)
+
+    clip, _ = load_backbone(backbone)
+    before = ImageTower(clip, task_routing=False), TextTower(clip)
+    zero_shot, _ = evaluate_towers(*before, tables, profile.input, profile.evaluate, device)
+    images, texts, _ = load_trained(trained)
+    figures, ranks = evaluate_towers(images, texts, tables, profile.input, profile.evaluate, device)
+
+    with output_folder(evaluation) as folder:
+        for task, table in ranks.items():
+            table.to_parquet(folder / f"rank_lists_{task}.parquet", index=False)
+    write_json(baselines, {"zero_shot": zero_shot, "colour_histogram": {"i2i": evaluate_histogram(tables, profile.input)}})
+    write_json(metrics, figures)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,18 @@
+"""Native layouts -> Parquet manifests and packed training pictures, with one label a person and no test person in training."""
+
+import sys
+from pathlib import Path
+
+from hpl.config import load_params
+from hpl.files import run_stage
+from hpl.manifests.build import build_manifests
+
+
+def main() -> None:
+    raw, manifests, packed = map(Path, sys.argv[1:])
+    params = load_params()
+    build_manifests(raw, params.active.data, params.active.input, params.preprocess, params.num_workers, manifests, packed)
+
+
+if __name__ == "__main__":
+    run_stage(main)

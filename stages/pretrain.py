@@ -1,0 +1,27 @@
+"""Take CLIP weights or train a small CLIP; write a backbone that open_clip itself can load."""
+
+import sys
+from pathlib import Path
+
+from hpl.backbones.device import prepare_device
+from hpl.backbones.weights import create_backbone, save_backbone
+from hpl.config import load_params
+from hpl.files import output_folder, run_stage
+from hpl.manifests.tables import Manifests
+from hpl.training.pretrain import pretrain
+
+
+def main() -> None:
+    manifests, packed, backbone, curve = map(Path, sys.argv[1:])
+    params = load_params()
+    profile = params.active
+    device = prepare_device(params.device, params.num_threads, params.seed)
+    model, config = create_backbone(profile.backbone, profile.input)
+    curves = pretrain(model, Manifests(manifests), packed, profile.pretrain, profile.input, params.seed, device)
+    with output_folder(backbone) as folder:
+        save_backbone(folder, model, config)
+    curves.write(curve)
+
+
+if __name__ == "__main__":
+    run_stage(main)

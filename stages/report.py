@@ -1,0 +1,26 @@
+"""Render reports/README.md and its pictures."""
+
+import sys
+from pathlib import Path
+
+from hpl.config import load_params
+from hpl.files import run_stage
+from hpl.reports.page import write_report
+
+
+def main() -> None:
+    manifests, evaluation, curves, metrics, baselines, reports = map(Path, sys.argv[1:])
+    params = load_params()
+    profile = params.active
+    sets = [source.folder for source in (profile.data.caption_set, profile.data.picture_set)]
+    settings = {
+        "Profile": f"`{params.profile}`" + (" (the synthetic data set: these figures say nothing about real cameras)" if params.profile == "bundled" else ""),
+        "Data": " + ".join(sets),
+        "Tasks trained": ", ".join(params.tasks) + f"; seed {params.seed}; the last epoch is evaluated, none was chosen",
+    }
+    titles = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": "train.csv"}
+    write_report(reports, manifests, evaluation, {title: curves / name for title, name in titles.items()}, metrics, baselines, settings)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,36 @@
+"""Stage II: train the towers with the joint losses."""
+
+import sys
+from pathlib import Path
+
+from hpl.backbones.device import prepare_device
+from hpl.backbones.towers import TextTower
+from hpl.backbones.trained import save_trained
+from hpl.backbones.weights import load_backbone
+from hpl.config import load_params
+from hpl.files import output_folder, run_stage
+from hpl.manifests.tables import Manifests
+from hpl.prompts.parts import load_parts
+from hpl.training.train import train
+
+
+def main() -> None:
+    manifests, packed, backbone, prompts, trained, curve = map(Path, sys.argv[1:])
+    params = load_params()
+    profile = params.active
+    device = prepare_device(params.device, params.num_threads, params.seed)
+    clip, config = load_backbone(backbone)
+    parts = load_parts(prompts, params.prompt, TextTower(clip)) if params.prompt.enabled else None
+    model, curves = train(
+        clip, parts, Manifests(manifests), packed, model=params.model, loss=params.loss, tasks=params.tasks, options=profile.train,
+        size=profile.input, seed=params.seed, device=device,
+    )
+    description = {"clip": config, "task_routing": params.model.task_routing, "selection": "last epoch"}
+    description |= {"params": params.model_dump(exclude={"profiles"}), "train": profile.train.model_dump()}
+    with output_folder(trained) as folder:
+        save_trained(folder, model.images, model.texts, description)
+    curves.write(curve)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,149 @@
+"""The whole pipeline on a miniature profile, by the commands that a user types, in a copy of the project."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from tests.imports import ROOT
+
+pytestmark = pytest.mark.slow
+
+MINIATURE = {
+    "synthetic": {
+        "pretrain_people": 12, "pretrain_pictures": 2, "caption_train_people": 10, "caption_val_people": 2, "caption_test_people": 8,
+        "picture_train_people": 10, "picture_test_people": 8, "picture_pictures": 6, "num_cameras": 3, "same_side_overlap": 3,
+        "cross_side_overlap": 4, "distractors": 4, "junk": 3,
+    },
+    "profiles.bundled": {
+        "input": {"height": 48, "width": 24},
+        "backbone": {"embed_dim": 32, "vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1},
+        "pretrain": {"epochs": 1, "batch_size": 8},
+        "construct_prompts": {"epochs": 1, "batch_size": 16},
+        "train": {"epochs": 2, "t2i_batch": 8, "i2i_batch": 8},
+    },
+}  # fmt: skip
+
+
+def run(project: Path, *command: str, fails: bool = False) -> str:
+    """Run a command as a user would; returns what it printed."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(project), "DVC_NO_ANALYTICS": "1"}
+    result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    output = result.stdout + result.stderr
+    assert (result.returncode != 0) == fails, output[-4000:]
+    return output
+
+
+def digests(project: Path) -> dict[str, str]:
+    """Hash of each file of the tracked outputs."""
+    files = [path for folder in ("data", "reports") for path in (project / folder).rglob("*") if path.is_file() and path.name != ".gitignore"]
+    return {str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def ran(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tracked files with miniature parameters, reproduced once."""
+    folder = tmp_path_factory.mktemp("project")
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("reports/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    params["synthetic"].update(MINIATURE["synthetic"])
+    for section, values in MINIATURE["profiles.bundled"].items():
+        params["profiles"]["bundled"][section].update(values)
+    yaml.dump(params, folder / "params.yaml")
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "config", "user.email", "nobody@example.org")
+    run(folder, "git", "config", "user.name", "nobody")
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "miniature")
+    return folder
+
+
+def test_every_output_is_there_and_says_what_it_should(project: Path) -> None:
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    baselines = json.loads((project / "reports/baselines.json").read_text())
+    names = {"rank1", "rank5", "rank10", "mAP", "mINP", "num_queries", "num_skipped"}
+    for figures in (metrics["t2i"], metrics["i2i"], *baselines["zero_shot"].values(), baselines["colour_histogram"]["i2i"]):
+        assert set(figures) == names and all(0 <= figures[name] <= 100 for name in ("rank1", "mAP", "mINP"))
+    images = pd.read_parquet(project / "data/manifests/images.parquet")
+    training = images[images["role"].isin(["train", "pretrain"])]
+    assert not set(training["pid"]) & set(images.loc[(images["split"] == "test") & (images["pid"] > 0), "pid"])
+    assert (images["role"] == "dropped").any()
+    page = (project / "reports/README.md").read_text()
+    for link in ("figures/curves.png", "figures/contact_sheet.png", "figures/rank_lists_t2i.png", "figures/rank_lists_i2i.png"):
+        assert f"({link})" in page and (project / "reports" / link).stat().st_size > 5000
+    assert f"{metrics['t2i']['rank1']:.2f}" in page and f"{baselines['zero_shot']['i2i']['mAP']:.2f}" in page
+
+
+def test_nothing_runs_twice(project: Path) -> None:
+    assert ran(run(project, "dvc", "repro")) == []
+
+
+def test_a_loss_weight_reruns_training_and_what_follows(project: Path) -> None:
+    output = run(project, "dvc", "exp", "run", "-S", "loss.prompt_reg=0.5")
+    assert ran(output) == ["train", "evaluate", "report"]
+    output = run(project, "dvc", "exp", "run", "-S", "loss.prompt_reg=0.06", "-S", "loss.label_smoothing=0.2", "--dry")
+    assert ran(output)[0] == "train"
+    run(project, "git", "checkout", "-q", "--", ".")
+    run(project, "dvc", "checkout", "-q")
+
+
+def test_a_misspelt_key_is_refused(project: Path) -> None:
+    output = run(project, "dvc", "exp", "run", "-S", "loss.promt_reg=0.5", fails=True)
+    assert "promt_reg" in output and "Traceback" not in output
+    output = run(project, "dvc", "exp", "run", "-S", "+loss.promt_reg=0.5", fails=True)
+    assert "loss.promt_reg: unknown key; did you mean loss.prompt_reg?" in output and "Traceback" not in output
+    output = run(project, "dvc", "exp", "run", "-S", "loss.prompt_reg=lots", fails=True)
+    assert "loss.prompt_reg = 'lots': expected a valid number" in output and "Traceback" not in output
+    run(project, "git", "checkout", "-q", "--", ".")
+
+
+def test_another_profile_is_one_command_and_names_the_missing_data(project: Path) -> None:
+    output = run(project, "dvc", "exp", "run", "-S", "profile=paper-cuhk-market", fails=True)
+    assert "data/raw/paper-cuhk-market" in output and "Traceback" not in output
+    run(project, "git", "checkout", "-q", "--", ".")
+
+
+def test_a_broken_picture_is_one_line_and_leaves_nothing_half_written(project: Path) -> None:
+    victim = next((project / "data/raw/bundled/Market-1501/query").glob("*.jpg"))
+    whole, before = victim.read_bytes(), (project / "data/manifests/images.parquet").read_bytes()
+    victim.chmod(0o644)
+    victim.unlink()
+    victim.write_bytes(whole[:300])
+    command = [sys.executable, "stages/preprocess.py", "data/raw/bundled", "data/manifests", "data/pictures"]
+    output = run(project, *command, fails=True)
+    victim.write_bytes(whole)
+    errors = [line for line in output.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and str(victim.relative_to(project)) in errors[0] and "Traceback" not in output
+    assert (project / "data/manifests/images.parquet").read_bytes() == before
+    assert not list(project.glob("data/.*.partial"))
+
+
+def test_the_curves_draw(project: Path) -> None:
+    run(project, "dvc", "plots", "show", "-o", "plots")
+    page = (project / "plots" / "index.html").read_text()
+    assert "data/curves/train.csv" in page or "train.csv" in page
+    shutil.rmtree(project / "plots")
+
+
+def test_two_runs_give_the_same_bytes(project: Path) -> None:
+    before = digests(project)
+    assert len(ran(run(project, "dvc", "repro", "--force"))) == 8
+    assert digests(project) == before

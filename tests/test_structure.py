@@ -1,0 +1,77 @@
+"""The code keeps its shape: the direction of imports, and dvc.yaml's deps, which DVC itself cannot check."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpl.config import load_params
+from tests.imports import ROOT, all_imports, dependencies, direct_imports
+
+LEVELS = [["files"], ["config"], ["manifests", "losses", "evaluation", "backbones", "synthetic"], ["batches", "reports"], ["prompts"], ["training"]]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = list(PIPELINE["stages"])
+
+
+def level(file: Path) -> int | None:
+    part = file.relative_to(ROOT).with_suffix("").parts[1]
+    return next((number for number, names in enumerate(LEVELS) if part in names), None)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "hpl").rglob("*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_file_imports_only_what_stands_left_of_it(file: Path) -> None:
+    if file == ROOT / "hpl" / "__init__.py":
+        return
+    own = file.relative_to(ROOT).with_suffix("").parts[1]
+    assert level(file) is not None, f"{file} stands in no level; add its package to LEVELS"
+    for imported in direct_imports(file):
+        parts = imported.relative_to(ROOT).with_suffix("").parts
+        assert parts[0] != "stages", f"{file} imports a stage"
+        if imported.name == "__init__.py" or parts[1] == own:
+            continue
+        assert level(imported) < level(file), f"{file} imports {imported}"
+
+
+def test_reports_and_evaluation_import_neither_torch_nor_training() -> None:
+    for package in ("reports", "evaluation"):
+        for file in (ROOT / "hpl" / package).rglob("*.py"):
+            for reached in {file, *all_imports(file)}:
+                assert "import torch" not in reached.read_text() and "from torch" not in reached.read_text(), reached
+                assert "training" not in reached.parts
+
+
+def test_stages_are_the_stages() -> None:
+    expected = "synthesize preprocess pretrain cache_features construct_prompts train evaluate report".split()
+    assert STAGES == expected
+    assert sorted(path.stem for path in (ROOT / "stages").glob("*.py")) == sorted(expected)
+    for file in (ROOT / "stages").glob("*.py"):
+        assert not any("stages" in imported.parts for imported in direct_imports(file))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_cover_the_modules_that_a_stage_imports(stage: str) -> None:
+    code = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.endswith(".py")}
+    assert code == set(dependencies(ROOT / "stages" / f"{stage}.py"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_gets_only_paths_that_dvc_yaml_names(stage: str) -> None:
+    entry = PIPELINE["stages"][stage]
+    _, script, *paths = entry["cmd"].split()
+    assert script == f"stages/{stage}.py"
+    named = [*entry["deps"]]
+    for kind in ("outs", "metrics", "plots"):
+        named += [next(iter(item)) if isinstance(item, dict) else item for item in entry.get(kind, [])]
+    for path in paths:
+        assert any(name == path or name.startswith(path + "/") for name in named), path
+    assert not any("data/" in line for line in (ROOT / script).read_text().splitlines())
+
+
+@pytest.mark.parametrize("profile", list(load_params(ROOT / "params.yaml").profiles))
+def test_declared_parameters_exist_in_every_profile(profile: str) -> None:
+    params = load_params(ROOT / "params.yaml")
+    for stage in PIPELINE["stages"].values():
+        for key in stage["params"]:
+            value = params
+            for part in key.replace("${profile}", profile).split("."):
+                value = value[part] if isinstance(value, dict) else getattr(value, part)
