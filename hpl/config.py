@@ -128,6 +128,7 @@ class OpenClipBackbone(Section):
 
 class Pretrain(Section):
     epochs: NonNegativeInt
+    loader_workers: NonNegativeInt
     batch_size: Annotated[int, Field(ge=2)]
     lr: Positive
     warmup_epochs: NonNegative
@@ -161,7 +162,7 @@ class Train(Section):
     erase_probability: Share
     pad: NonNegativeInt
     amp: bool
-    num_workers: NonNegativeInt
+    loader_workers: NonNegativeInt
 
     @model_validator(mode="after")
     def _instances_divide(self) -> "Train":

@@ -26,12 +26,13 @@ VOCABULARY = 49408  # of CLIP's own tokenizer
 def create_backbone(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict]:
     """Build the CLIP model that a profile names, at the pipeline's picture size. Returns it with its open_clip configuration."""
     if choice.source == "scratch":
-        config = _scratch_config(choice, size)
+        config = scratch_config(choice, size)
         return build_clip(config), config
     return _given(choice, size)
 
 
-def _scratch_config(choice: ScratchBackbone, size: Input) -> dict:
+def scratch_config(choice: ScratchBackbone, size: Input) -> dict:
+    """open_clip's `model_cfg` of a CLIP of the given shape."""
     return {
         "embed_dim": choice.embed_dim,
         "vision_cfg": {

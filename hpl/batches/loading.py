@@ -1,6 +1,6 @@
 """Steps of training as tensors: pictures come from the packed array, whole batches at a time, in worker processes if asked."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,14 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
-        move = {"device": device, "non_blocking": True}
-        return Batch(self.images_B3HW.to(**move), self.token_ids_TL.to(**move), self.labels_B.to(**move), self.num_captioned)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory, from which a GPU copies while it computes; DataLoader calls this by name."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(change(self.images_B3HW), change(self.token_ids_TL), change(self.labels_B), self.num_captioned)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class StepDataset(Dataset):
 
 
 def load_steps(dataset: StepDataset, num_workers: int, device: torch.device) -> Iterator[Batch]:
-    """Batches of all steps in order, on the device."""
+    """Batches of all steps in order, on the device. With workers, pictures are read and augmented beside the training process."""
     loader = DataLoader(
         dataset, batch_size=None, num_workers=num_workers, pin_memory=device.type == "cuda", collate_fn=lambda batch: batch
     )

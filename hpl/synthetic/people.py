@@ -107,7 +107,7 @@ LIGHTS = {"sun": 4, "shade": 4, "night": 2}
 UMBRELLA_RATE, PHONE_RATE, BICYCLE_RATE = 0.09, 0.13, 0.06
 
 LOOKALIKE_GROUP = 3  # people in a row, of whom the later may dress like the first
-LOOKALIKE_RATE = 0.35  # share of those who do
+LOOKALIKE_RATE = 0.2  # share of those who do
 PERSON_STREAM = 9  # first word of the identity seed, apart from the worlds' (see render.WORLDS)
 
 

@@ -14,7 +14,7 @@ from hpl.synthetic.figure import PART, PARTS, Canvas, draw_pedestrian
 from hpl.synthetic.people import COLOURS, Identity, Instance, draw_identity, draw_instance
 
 WORLDS = {"pretrain": 1, "caption": 2, "picture": 3}
-STRENGTHS = {"pretrain": 0.35, "caption": 0.5, "picture": 0.6}  # of the cameras' distortions
+STRENGTHS = {"pretrain": 0.3, "caption": 0.4, "picture": 0.5}  # of the cameras' distortions
 CANVAS_SIZE = (224, 320)  # px, width and height; about twice the finished picture
 BODY_HEIGHT = 236  # px on the canvas
 VISIBLE_SHARE = {

@@ -47,7 +47,7 @@ def pretrain(model: CLIP, manifests: Manifests, packed: Path, options: Pretrain,
             Step(rows[batch], batch, np.zeros(len(batch), np.int64), seed=(seed * 1000 + epoch) * 10**6 + number)
             for number, batch in enumerate(batches)
         ]
-        loader = load_steps(StepDataset(packed, tokens, steps, PAD, ERASE), 0, device)
+        loader = load_steps(StepDataset(packed, tokens, steps, PAD, ERASE), options.loader_workers, device)
         progress = tqdm(loader, total=len(steps), desc=f"pretrain {epoch}/{options.epochs}", unit="steps")
         for number, batch in enumerate(progress):
             lr = warmup_cosine(epoch - 1 + number / len(steps), options.epochs, options.warmup_epochs, 0.0, options.lr)

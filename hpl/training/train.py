@@ -41,7 +41,7 @@ def train(
     for epoch in range(1, options.epochs + 1):
         hpl.train()
         steps = epoch_steps(pictures, captions, pids, tasks, options, seed, epoch)
-        loader = load_steps(StepDataset(packed, tokens, steps, options.pad, options.erase_probability), options.num_workers, device)
+        loader = load_steps(StepDataset(packed, tokens, steps, options.pad, options.erase_probability), options.loader_workers, device)
         progress = tqdm(loader, total=len(steps), desc=f"train {epoch}/{options.epochs}", unit="steps")
         for number, batch in enumerate(progress):
             time = epoch - 1 + number / len(steps)
