@@ -1,15 +1,19 @@
 # make repro: the whole pipeline; make test: the tests; make check: is params.yaml sound?
+# make exp S="loss.prompt_reg=0.5 model.task_routing=false": check the changes, then `dvc exp run -S` with each.
 # Each makes the virtual environment when it is missing or older than what it is made from.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test check
+.PHONY: repro test check exp
 repro: .venv/.installed
 	dvc repro
 test: .venv/.installed
 	python -m pytest
 check: .venv/.installed
 	python -m hpl.config
+exp: .venv/.installed
+	python -m hpl.config $(S)
+	dvc exp run $(addprefix -S ,$(S))
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -80,7 +80,10 @@ def main() -> None:
         size_text = sum(file.stat().st_size for file in features.glob("text_tokens*"))
         cache, reader = FeatureCache(features), ShardReader(packed, "pictures")
         tower = frozen_copy(texts)
-        parts, encoder = PromptParts(params.prompt, tower, list(range(1, args.batch // 4 + 2))).to(device), PromptEncoder(tower).to(device)
+        parts, encoder = (
+            PromptParts(params.prompt, tower, list(range(1, args.batch // 4 + 2))).to(device),
+            PromptEncoder(tower).to(device),
+        )
         optimizer = torch.optim.Adam([parameter for parameter in parts.parameters() if parameter.requires_grad], lr=1e-5)
         rows, labels = np.arange(args.batch), torch.arange(args.batch, device=device) // 4
         tokens = tokenize(pictures.captions["caption"], profile.input.context_length).to(device)
@@ -108,7 +111,9 @@ def main() -> None:
     cached, towers = (statistics.median(times) for times in seconds.values())
     print(f"{args.profile} on {device}, {args.threads} threads, batch {args.batch}, {args.steps} steps")
     print(f"from the cache {cached:.3f} s a step, with the towers {towers:.3f} s a step: {towers / cached:.2f} times as fast")
-    print(f"cache: {size / args.batch / 1024:.1f} KiB a picture, {size_text / args.batch / 1024:.1f} KiB a caption of {len(WORDS)} words")
+    print(
+        f"cache: {size / args.batch / 1024:.1f} KiB a picture, {size_text / args.batch / 1024:.1f} KiB a caption of {len(WORDS)} words"
+    )
 
 
 if __name__ == "__main__":

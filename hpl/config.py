@@ -5,6 +5,8 @@ source of each key stand beside it in params.yaml. YAML is read as version 1.2, 
 """
 
 import difflib
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -189,11 +191,15 @@ class Profile(Section):
     @model_validator(mode="after")
     def _pretrain_needs_pictures(self) -> "Profile":
         if self.pretrain.epochs and self.data.pretrain_set is None:
-            raise ValueError(f"pretrain.epochs = {self.pretrain.epochs} needs data.pretrain_set, which is null; expected 0 epochs or a data set")
+            raise ValueError(
+                f"pretrain.epochs = {self.pretrain.epochs} needs data.pretrain_set, which is null; expected 0 epochs or a data set"
+            )
         if self.backbone.source == "scratch":
             patch = self.backbone.patch_size
             if self.input.height % patch or self.input.width % patch:
-                raise ValueError(f"backbone.patch_size = {patch} does not divide input.height x width = {self.input.height} x {self.input.width}")
+                raise ValueError(
+                    f"backbone.patch_size = {patch} does not divide input.height x width = {self.input.height} x {self.input.width}"
+                )
         return self
 
 
@@ -223,8 +229,12 @@ class Params(Section):
         return self.profiles[self.profile]
 
 
-def load_params(path: Path | str = "params.yaml") -> Params:
-    """Read and check the parameters. Raises HplError that lists every fault with its key, value and what is allowed."""
+def load_params(path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> Params:
+    """Read and check the parameters. Raises HplError that lists every fault with its key, value and what is allowed.
+
+    Args:
+        overrides: changes as `dvc exp run -S` takes them, "loss.prompt_reg=0.5".
+    """
     try:
         content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -233,11 +243,26 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raise HplError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise HplError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         faults = [_describe(fault, content) for fault in error.errors()]
         raise HplError("\n  ".join([f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}", *faults])) from None
+
+
+def _override(content: dict, override: str) -> None:
+    """Set one key in place, whether it is known or not: what is wrong with it is told with all other faults."""
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise HplError(f"{override!r}: expected key=value, such as loss.prompt_reg=0.5")
+    *sections, name = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise HplError(f"{override!r}: {section} is a value, not a section")
+    content[name] = YAML(typ="safe", pure=True).load(value)
 
 
 def _describe(fault: dict, content: dict) -> str:
@@ -287,5 +312,10 @@ def _inner_models(annotation: object) -> list[tuple[type[BaseModel], tuple[str, 
     return [(model, extra) for part in getattr(annotation, "__args__", ()) for model, _ in _inner_models(part)]
 
 
+def _main() -> None:
+    params = load_params(overrides=sys.argv[1:])
+    print(f"params.yaml{' with ' if sys.argv[1:] else ''}{', '.join(sys.argv[1:])} is sound; profile {params.profile}")
+
+
 if __name__ == "__main__":
-    run_stage(lambda: print(f"params.yaml is sound; profile {load_params().profile}"))
+    run_stage(_main)

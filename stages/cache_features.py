@@ -20,7 +20,14 @@ def main() -> None:
     images = ImageTower(clip, **params.model.model_dump(), seed=params.seed)
     with output_folder(features) as folder:
         cache_features(
-            images, TextTower(clip), Manifests(manifests), packed, params.active.cache_features, params.active.input, folder, device
+            images,
+            TextTower(clip),
+            Manifests(manifests),
+            packed,
+            params.active.cache_features,
+            params.active.input,
+            folder,
+            device,
         )
 
 

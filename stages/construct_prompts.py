@@ -8,8 +8,8 @@ from hpl.backbones.towers import TextTower, frozen_copy
 from hpl.backbones.weights import load_backbone
 from hpl.config import load_params
 from hpl.files import output_folder, run_stage
-from hpl.prompts.features import FeatureCache
 from hpl.prompts.construct import construct_prompts
+from hpl.prompts.features import FeatureCache
 from hpl.prompts.parts import save_parts
 
 
@@ -19,7 +19,13 @@ def main() -> None:
     device = prepare_device(params.device, params.num_threads, params.seed)
     clip, _ = load_backbone(backbone)
     parts, curves = construct_prompts(
-        FeatureCache(features), frozen_copy(TextTower(clip)), params.prompt, params.loss, params.active.construct_prompts, params.seed, device
+        FeatureCache(features),
+        frozen_copy(TextTower(clip)),
+        params.prompt,
+        params.loss,
+        params.active.construct_prompts,
+        params.seed,
+        device,
     )
     with output_folder(prompts) as folder:
         save_parts(folder, parts)

@@ -14,12 +14,15 @@ def main() -> None:
     profile = params.active
     sets = [source.folder for source in (profile.data.caption_set, profile.data.picture_set)]
     settings = {
-        "Profile": f"`{params.profile}`" + (" (the synthetic data set: these figures say nothing about real cameras)" if params.profile == "bundled" else ""),
+        "Profile": f"`{params.profile}`"
+        + (" (the synthetic data set: these figures say nothing about real cameras)" if params.profile == "bundled" else ""),
         "Data": " + ".join(sets),
         "Tasks trained": ", ".join(params.tasks) + f"; seed {params.seed}; the last epoch is evaluated, none was chosen",
     }
     titles = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": "train.csv"}
-    write_report(reports, manifests, evaluation, {title: curves / name for title, name in titles.items()}, metrics, baselines, settings)
+    write_report(
+        reports, manifests, evaluation, {title: curves / name for title, name in titles.items()}, metrics, baselines, settings
+    )
 
 
 if __name__ == "__main__":

@@ -22,8 +22,17 @@ def main() -> None:
     clip, config = load_backbone(backbone)
     parts = load_parts(prompts, params.prompt, TextTower(clip)) if params.prompt.enabled else None
     model, curves = train(
-        clip, parts, Manifests(manifests), packed, model=params.model, loss=params.loss, tasks=params.tasks, options=profile.train,
-        size=profile.input, seed=params.seed, device=device,
+        clip,
+        parts,
+        Manifests(manifests),
+        packed,
+        model=params.model,
+        loss=params.loss,
+        tasks=params.tasks,
+        options=profile.train,
+        size=profile.input,
+        seed=params.seed,
+        device=device,
     )
     description = {"clip": config, "task_routing": params.model.task_routing, "selection": "last epoch"}
     description |= {"params": params.model_dump(exclude={"profiles"}), "train": profile.train.model_dump()}

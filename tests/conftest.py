@@ -54,7 +54,13 @@ def cuhk(tmp_path: Path) -> Path:
     for number, (path, *_) in enumerate(records):
         save(picture(number), root / "imgs" / path)
     entries = [
-        {"file_path": path, "id": pid, "split": split, "captions": captions, "processed_tokens": [caption.split() for caption in captions]}
+        {
+            "file_path": path,
+            "id": pid,
+            "split": split,
+            "captions": captions,
+            "processed_tokens": [caption.split() for caption in captions],
+        }
         for path, pid, split, captions in records
     ]
     (root / "reid_raw.json").write_text(json.dumps(entries))

@@ -39,5 +39,7 @@ def all_imports(file: Path) -> set[Path]:
 def dependencies(stage_script: Path) -> list[str]:
     """What dvc.yaml has to name for a stage: its script and the modules it imports, but not empty package files."""
     files = all_imports(stage_script)
-    kept = {file for file in files if any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text(encoding="utf-8")).body)}
+    kept = {
+        file for file in files if any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text(encoding="utf-8")).body)
+    }
     return sorted(str(file.relative_to(ROOT)) for file in kept | {stage_script})

@@ -45,7 +45,7 @@ def test_every_key_has_a_comment() -> None:
     seen = set()
     for number, line in enumerate(PARAMS.read_text().splitlines(), 1):
         key = line.split("#")[0].strip().rstrip(":").split(":")[0]
-        if line.lstrip().startswith(("#", "-")) or not key or key in seen:
+        if line.lstrip().startswith(("#", "-", "<<")) or not key or key in seen:
             continue
         seen.add(key)
         container = line.split("#")[0].rstrip().endswith(":")
@@ -85,7 +85,7 @@ def test_a_key_in_the_wrong_section_is_found_elsewhere(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("profile: bundled", "profile: papr", "profile = 'papr'; expected one of bundled, paper-cuhk-market"),
-        ("patch_size: 12", "patch_size: 13", "patch_size = 13 does not divide input.height x width = 96 x 48"),
+        ("patch_size: 16", "patch_size: 13", "patch_size = 13 does not divide input.height x width = 96 x 48"),
         ("vision_heads: 4", "vision_heads: 3", "vision_heads = 3 does not divide vision_width = 128"),
         ("num_instances: 4", "num_instances: 5", "num_instances = 5 does not divide i2i_batch = 64"),
         ("folder: CUHK-PEDES", "folder: ../elsewhere", "expected a folder inside data/raw/<profile>/"),
@@ -112,3 +112,14 @@ def test_files_that_are_no_parameters(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(HplError, match="expected a mapping"):
         load_params(tmp_path / "list.yaml")
+
+
+def test_changes_on_the_command_line_are_checked_like_the_file() -> None:
+    params = load_params(PARAMS, ["loss.prompt_reg=0.5", "tasks=[t2i]", "profiles.bundled.train.epochs=3"])
+    assert (params.loss.prompt_reg, params.tasks, params.active.train.epochs) == (0.5, ["t2i"], 3)
+    with pytest.raises(HplError) as caught:
+        load_params(PARAMS, ["loss.promt_reg=0.5", "seed=-1"])
+    assert "loss.promt_reg: unknown key; did you mean loss.prompt_reg?" in str(caught.value) and "seed = -1" in str(caught.value)
+    for wrong in ("loss.prompt_reg", "seed.x=1"):
+        with pytest.raises(HplError, match=wrong.split("=")[0]):
+            load_params(PARAMS, [wrong])

@@ -34,7 +34,12 @@ MINIATURE = {
 
 def run(project: Path, *command: str, fails: bool = False) -> str:
     """Run a command as a user would; returns what it printed."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(project), "DVC_NO_ANALYTICS": "1"}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(project),
+        "DVC_NO_ANALYTICS": "1",
+    }
     result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     output = result.stdout + result.stderr
     assert (result.returncode != 0) == fails, output[-4000:]
@@ -43,7 +48,12 @@ def run(project: Path, *command: str, fails: bool = False) -> str:
 
 def digests(project: Path) -> dict[str, str]:
     """Hash of each file of the tracked outputs."""
-    files = [path for folder in ("data", "reports") for path in (project / folder).rglob("*") if path.is_file() and path.name != ".gitignore"]
+    files = [
+        path
+        for folder in ("data", "reports")
+        for path in (project / folder).rglob("*")
+        if path.is_file() and path.name != ".gitignore"
+    ]
     return {str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -55,7 +65,9 @@ def ran(output: str) -> list[str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tracked files with miniature parameters, reproduced once."""
     folder = tmp_path_factory.mktemp("project")
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     for name in listed.splitlines():
         if (ROOT / name).is_file() and not name.startswith("reports/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,14 @@ import yaml
 from hpl.config import load_params
 from tests.imports import ROOT, all_imports, dependencies, direct_imports
 
-LEVELS = [["files"], ["config"], ["manifests", "losses", "evaluation", "backbones", "synthetic"], ["batches", "reports"], ["prompts"], ["training"]]
+LEVELS = [
+    ["files"],
+    ["config"],
+    ["manifests", "losses", "evaluation", "backbones", "synthetic"],
+    ["batches", "reports"],
+    ["prompts"],
+    ["training"],
+]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
 

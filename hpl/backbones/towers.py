@@ -17,7 +17,9 @@ class ImageTower(nn.Module):
     The original class token keeps its weights and becomes cls_t2i. cls_i2i is new, with a positional embedding of its own.
     """
 
-    def __init__(self, clip: CLIP, *, task_routing: bool, i2i_token_init: str = "copy", i2i_token_noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self, clip: CLIP, *, task_routing: bool, i2i_token_init: str = "copy", i2i_token_noise: float = 0.0, seed: int = 0
+    ) -> None:
         """Take over the image tower of `clip`.
 
         Args:

@@ -60,8 +60,15 @@ def build_clip(config: dict) -> CLIP:
 def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict]:
     config = open_clip.get_model_config(choice.model)
     if config is None:
-        raise HplError(f"backbone.model = {choice.model!r}: unknown; expected an open_clip model such as ViT-B-16 or ViT-B-16-quickgelu")
-    if not isinstance(config["vision_cfg"].get("layers"), int) or set(config) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}:
+        raise HplError(
+            f"backbone.model = {choice.model!r}: unknown; expected an open_clip model such as ViT-B-16 or ViT-B-16-quickgelu"
+        )
+    if not isinstance(config["vision_cfg"].get("layers"), int) or set(config) - {
+        "embed_dim",
+        "vision_cfg",
+        "text_cfg",
+        "quick_gelu",
+    }:
         raise HplError(f"backbone.model = {choice.model!r}: not a plain CLIP ViT, which has the class token that HPL adds to")
     tags = open_clip.list_pretrained_tags_by_model(choice.model)
     if choice.weights in tags:
@@ -71,13 +78,19 @@ def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict]:
     elif Path(choice.weights).is_file():
         pretrained = choice.weights
     else:
-        raise HplError(f"backbone.weights = {choice.weights!r}: no such file, nor a tag of {choice.model}; expected one of {', '.join(tags)}")
+        raise HplError(
+            f"backbone.weights = {choice.weights!r}: no such file, nor a tag of {choice.model}; expected one of {', '.join(tags)}"
+        )
     try:
         source = open_clip.create_model(choice.model, pretrained=pretrained, precision="fp32", weights_only=True)
     except Exception as error:  # open_clip raises anything from OSError to RuntimeError for a file it cannot use
-        raise HplError(f"backbone.weights = {choice.weights!r}: open_clip could not load it ({type(error).__name__}: {error})") from error
+        raise HplError(
+            f"backbone.weights = {choice.weights!r}: open_clip could not load it ({type(error).__name__}: {error})"
+        ) from error
     if size.context_length > config["text_cfg"]["context_length"]:
-        raise HplError(f"input.context_length = {size.context_length}: {choice.model} reads at most {config['text_cfg']['context_length']} tokens")
+        raise HplError(
+            f"input.context_length = {size.context_length}: {choice.model} reads at most {config['text_cfg']['context_length']} tokens"
+        )
     config["vision_cfg"]["image_size"] = [size.height, size.width]
     config["text_cfg"]["context_length"] = size.context_length
     model = build_clip(config)
@@ -107,7 +120,9 @@ def save_backbone(folder: Path, model: CLIP, config: dict) -> None:
     """Write a folder that open_clip can load by the name `local-dir:<folder>`."""
     preprocess = asdict(PreprocessCfg(size=tuple(config["vision_cfg"]["image_size"]), resize_mode="squash"))
     write_json(Path(folder) / CONFIG_FILE, {"model_cfg": config, "preprocess_cfg": preprocess})
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, Path(folder) / WEIGHTS_FILE)
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, Path(folder) / WEIGHTS_FILE
+    )
 
 
 def load_backbone(folder: Path) -> tuple[CLIP, dict]:

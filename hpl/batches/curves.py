@@ -40,5 +40,7 @@ def check_finite(losses: dict[str, Tensor], place: str) -> None:
     """HplError naming each loss that is not finite; call it before the optimiser moves."""
     values = torch.stack([value.detach().double() for value in losses.values()])
     if not torch.isfinite(values).all():
-        bad = ", ".join(f"{name} = {float(value)}" for name, value in zip(losses, values, strict=True) if not torch.isfinite(value))
+        bad = ", ".join(
+            f"{name} = {float(value)}" for name, value in zip(losses, values, strict=True) if not torch.isfinite(value)
+        )
         raise HplError(f"{place}: non-finite loss: {bad}; no step was taken. A lower learning rate, or amp: false, may help")

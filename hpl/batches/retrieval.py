@@ -10,8 +10,8 @@ from hpl.config import Evaluate, Input
 from hpl.evaluation.histogram import colour_histograms
 from hpl.evaluation.protocols import evaluate_i2i, evaluate_t2i, rank_lists, rounded
 from hpl.files import HplError
-from hpl.manifests.tables import Manifests
 from hpl.manifests.pictures import read_pictures
+from hpl.manifests.tables import Manifests
 
 BLOCK = 512  # pictures read at a time for histograms
 
@@ -41,7 +41,9 @@ def evaluate_towers(
 
     def pictures(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         shape = (size.height, size.width)
-        return tuple(part.numpy() for part in extract_image_features(images, tables.files(table), shape, options.batch_size, device))
+        return tuple(
+            part.numpy() for part in extract_image_features(images, tables.files(table), shape, options.batch_size, device)
+        )
 
     text = extract_text_features(texts, captions["caption"].tolist(), size.context_length, options.batch_size, device).numpy()
     t2i, _ = pictures(t2i_gallery)

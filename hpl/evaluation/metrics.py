@@ -35,12 +35,16 @@ def retrieval_metrics(
     """
     similarity, query_pids, gallery_pids = np.asarray(similarity), np.asarray(query_pids), np.asarray(gallery_pids)
     if similarity.shape != (len(query_pids), len(gallery_pids)):
-        raise HplError(f"similarity has shape {similarity.shape}; expected {len(query_pids)} queries x {len(gallery_pids)} gallery pictures")
+        raise HplError(
+            f"similarity has shape {similarity.shape}; expected {len(query_pids)} queries x {len(gallery_pids)} gallery pictures"
+        )
     if (query_camids is None) != (gallery_camids is None):
         raise HplError("camids are given for one side alone; expected both (image-to-image) or neither (text-to-image)")
     if not np.isfinite(similarity).all():
         row, column = np.argwhere(~np.isfinite(similarity))[0]
-        raise HplError(f"similarity of query {row} and gallery picture {column} is {similarity[row, column]}; expected finite numbers")
+        raise HplError(
+            f"similarity of query {row} and gallery picture {column} is {similarity[row, column]}; expected finite numbers"
+        )
     scores = []
     for query, pid in enumerate(query_pids):
         ignored = gallery_pids == JUNK_PID
@@ -53,7 +57,11 @@ def retrieval_metrics(
         raise HplError(f"none of the {len(query_pids)} queries has a match in the gallery of {len(gallery_pids)} pictures")
     mean = 100 * np.mean(scores, axis=0)
     names = [*(f"rank{k}" for k in RANKS), "mAP", "mINP"]
-    return {**dict(zip(names, mean.tolist(), strict=True)), "num_queries": len(scores), "num_skipped": len(query_pids) - len(scores)}
+    return {
+        **dict(zip(names, mean.tolist(), strict=True)),
+        "num_queries": len(scores),
+        "num_skipped": len(query_pids) - len(scores),
+    }
 
 
 def _score_query(matches: np.ndarray, others: np.ndarray) -> list[float]:

@@ -18,7 +18,9 @@ def unit(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
-def evaluate_t2i(text_features: np.ndarray, image_features: np.ndarray, captions: pd.DataFrame, gallery: pd.DataFrame) -> dict[str, float]:
+def evaluate_t2i(
+    text_features: np.ndarray, image_features: np.ndarray, captions: pd.DataFrame, gallery: pd.DataFrame
+) -> dict[str, float]:
     """Figures of text-to-image retrieval: cos(t_eos, v_t2i).
 
     Args:
@@ -29,7 +31,9 @@ def evaluate_t2i(text_features: np.ndarray, image_features: np.ndarray, captions
     return retrieval_metrics(similarity, captions["pid"].to_numpy(), gallery["pid"].to_numpy())
 
 
-def evaluate_i2i(query_features: np.ndarray, gallery_features: np.ndarray, queries: pd.DataFrame, gallery: pd.DataFrame) -> dict[str, float]:
+def evaluate_i2i(
+    query_features: np.ndarray, gallery_features: np.ndarray, queries: pd.DataFrame, gallery: pd.DataFrame
+) -> dict[str, float]:
     """Figures of image-to-image retrieval: cos(v_i2i, v_i2i). Both tables have columns pid and camid."""
     similarity = unit(query_features) @ unit(gallery_features).T
     return retrieval_metrics(
@@ -38,7 +42,12 @@ def evaluate_i2i(query_features: np.ndarray, gallery_features: np.ndarray, queri
 
 
 def rank_lists(
-    query_features: np.ndarray, gallery_features: np.ndarray, queries: pd.DataFrame, gallery: pd.DataFrame, length: int, camera_rule: bool
+    query_features: np.ndarray,
+    gallery_features: np.ndarray,
+    queries: pd.DataFrame,
+    gallery: pd.DataFrame,
+    length: int,
+    camera_rule: bool,
 ) -> pd.DataFrame:
     """The best `length` gallery pictures of every query, as the protocol sees them.
 

@@ -15,7 +15,11 @@ def mean_squared_distance(left_BD: Tensor, right_BD: Tensor, normalized: bool) -
 
 
 def instance_consistency_loss(
-    image_prompts_BD: Tensor, image_features_BD: Tensor, text_prompts_TD: Tensor, text_features_TD: Tensor, normalized: bool = True
+    image_prompts_BD: Tensor,
+    image_features_BD: Tensor,
+    text_prompts_TD: Tensor,
+    text_features_TD: Tensor,
+    normalized: bool = True,
 ) -> Tensor:
     """L_ic (eq. 6): mean over B of |v~_eos - v_t2i|^2 plus mean over B_t of |t~_eos - t_eos|^2.
 
@@ -30,7 +34,11 @@ def instance_consistency_loss(
 
 
 def instance_alignment_losses(
-    image_prompts_TD: Tensor, text_prompts_TD: Tensor, image_features_TD: Tensor, text_features_TD: Tensor, normalized: bool = True
+    image_prompts_TD: Tensor,
+    text_prompts_TD: Tensor,
+    image_features_TD: Tensor,
+    text_features_TD: Tensor,
+    normalized: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The halves of L_ILPA (eq. 10): L_tgps = mean |t~_eos - v_t2i|^2 and L_vgps = mean |v~_eos - t_eos|^2 over B_t pairs.
 

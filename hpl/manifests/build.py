@@ -23,7 +23,9 @@ READERS: dict[str, Callable[[Path], list[PictureRecord]]] = {"cuhk-pedes": read_
 PACK_ROWS = 4096  # pictures a shard of the packed array
 
 
-def build_manifests(raw: Path, data: Data, size: Input, options: Preprocess, num_workers: int, manifests: Path, packed: Path) -> None:
+def build_manifests(
+    raw: Path, data: Data, size: Input, options: Preprocess, num_workers: int, manifests: Path, packed: Path
+) -> None:
     """Read, check, link and pack the data sets of a profile.
 
     Args:

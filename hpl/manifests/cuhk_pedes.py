@@ -14,7 +14,11 @@ def read_cuhk_pedes(root: Path) -> list[PictureRecord]:
     annotation = root / "reid_raw.json"
     if not annotation.is_file():
         unsplit = root / "caption_all.json"
-        hint = f"; {unsplit.name} is there, but it has no split: use the reid_raw.json that goes with it" if unsplit.is_file() else ""
+        hint = (
+            f"; {unsplit.name} is there, but it has no split: use the reid_raw.json that goes with it"
+            if unsplit.is_file()
+            else ""
+        )
         raise HplError(f"{annotation}: file not found; expected CUHK-PEDES annotations with splits{hint}")
     existing_folder(root / "imgs", "the pictures of CUHK-PEDES")
     content = read_json(annotation)
@@ -24,7 +28,9 @@ def read_cuhk_pedes(root: Path) -> list[PictureRecord]:
     seen: dict[str, int] = {}
     for number, record in enumerate(records):
         if record.path in seen:
-            raise HplError(f"{annotation}: records {seen[record.path]} and {number} name the same picture {record.path}; expected each once")
+            raise HplError(
+                f"{annotation}: records {seen[record.path]} and {number} name the same picture {record.path}; expected each once"
+            )
         seen[record.path] = number
     return records
 

@@ -22,13 +22,20 @@ def read_market1501(root: Path) -> list[PictureRecord]:
                 continue
             match = FILE_NAME.fullmatch(file.name)
             if not match:
-                raise HplError(f"{file}: file name; expected the form 0002_c1s1_000451_03.jpg (pid, camera and sequence, frame, box)")
+                raise HplError(
+                    f"{file}: file name; expected the form 0002_c1s1_000451_03.jpg (pid, camera and sequence, frame, box)"
+                )
             pid = int(match["pid"])
             if pid <= DISTRACTOR_PID and role != "gallery":
                 raise HplError(f"{file}: pid {pid} is junk or a distractor; expected such pictures in bounding_box_test alone")
             records.append(
                 PictureRecord(
-                    path=f"{folder}/{file.name}", split=split, role=role, source_pid=pid, camid=int(match["camid"]), anonymous=pid <= DISTRACTOR_PID
+                    path=f"{folder}/{file.name}",
+                    split=split,
+                    role=role,
+                    source_pid=pid,
+                    camid=int(match["camid"]),
+                    anonymous=pid <= DISTRACTOR_PID,
                 )
             )
         if not records or records[-1].role != role:

@@ -25,9 +25,7 @@ class Link:
     correlation: float  # of the thumbnails
 
 
-def find_links(
-    pictures: pd.DataFrame, thumbnails_NHW3: np.ndarray, max_distance: int, min_correlation: float
-) -> list[Link]:
+def find_links(pictures: pd.DataFrame, thumbnails_NHW3: np.ndarray, max_distance: int, min_correlation: float) -> list[Link]:
     """Link equal pictures across data sets.
 
     Args:
@@ -86,7 +84,9 @@ def unify_identities(pictures: pd.DataFrame, links: list[Link]) -> pd.DataFrame:
 
     labels = np.unique(component[named])
     pid = np.where(named, np.searchsorted(labels, component) + 1, pictures["source_pid"])
-    linked_to_junk = {person[a] for link in links for a, b in ((link.left, link.right), (link.right, link.left)) if named[a] and not named[b]}
+    linked_to_junk = {
+        person[a] for link in links for a, b in ((link.left, link.right), (link.right, link.left)) if named[a] and not named[b]
+    }
 
     split, role = pictures["split"].to_numpy(), pictures["role"].to_numpy(copy=True)
     in_test = set(component[named & (split == "test")]) | set(component[np.isin(person, list(linked_to_junk)) & named])

@@ -17,15 +17,22 @@ from hpl.batches.text import tokenize
 from hpl.batches.transforms import normalise
 from hpl.config import Cache, Input
 from hpl.files import HplError
-from hpl.manifests.tables import Manifests
 from hpl.manifests.shards import ShardReader, ShardWriter
+from hpl.manifests.tables import Manifests
 
 TOKENS_A_PICTURE = 64  # text tokens that a shard may hold for each picture it may hold
 
 
 @torch.inference_mode()
 def cache_features(
-    images: ImageTower, texts: TextTower, manifests: Manifests, packed: Path, options: Cache, size: Input, folder: Path, device: torch.device
+    images: ImageTower,
+    texts: TextTower,
+    manifests: Manifests,
+    packed: Path,
+    options: Cache,
+    size: Input,
+    folder: Path,
+    device: torch.device,
 ) -> None:
     """Write F_v of every training picture, not augmented, and F_t of every caption of these."""
     pictures = manifests.images[manifests.images["role"] == "train"].reset_index(drop=True)
@@ -48,7 +55,9 @@ def cache_features(
             lengths.extend((ends_B + 1).tolist())
     lengths = np.array(lengths, dtype=np.int64)
     row_of = pd.Series(pictures.index, index=pictures["image_id"])
-    table = pd.DataFrame({"picture": row_of[captions["image_id"]].to_numpy(), "start": np.cumsum(lengths) - lengths, "length": lengths})
+    table = pd.DataFrame(
+        {"picture": row_of[captions["image_id"]].to_numpy(), "start": np.cumsum(lengths) - lengths, "length": lengths}
+    )
     table.to_parquet(folder / "captions.parquet", index=False)
     pictures[["image_id", "pid"]].to_parquet(folder / "pictures.parquet", index=False)
 
@@ -57,5 +66,7 @@ def _half(features: torch.Tensor) -> np.ndarray:
     """float16, or HplError where that would overflow."""
     half = features.to(torch.float16)
     if not torch.isfinite(half).all():
-        raise HplError("cache_features: a feature is not finite in half precision; expected CLIP features, whose values stay under 65504")
+        raise HplError(
+            "cache_features: a feature is not finite in half precision; expected CLIP features, whose values stay under 65504"
+        )
     return half.cpu().numpy()

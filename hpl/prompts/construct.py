@@ -48,8 +48,13 @@ def construct_prompts(
             rows, captions = rows[order], captions[captions >= 0]
             text_TLD, ends_T = cache.text_batch(captions)
             losses = construct_losses(
-                parts, encoder, cache.image_batch(rows).to(device), text_TLD.to(device), ends_T.to(device),
-                torch.from_numpy(labels[rows]).to(device), loss,
+                parts,
+                encoder,
+                cache.image_batch(rows).to(device),
+                text_TLD.to(device),
+                ends_T.to(device),
+                torch.from_numpy(labels[rows]).to(device),
+                loss,
             )
             check_finite(losses, f"construct_prompts, epoch {epoch}, step {number + 1}")
             total = sum(losses.values())
@@ -68,7 +73,13 @@ def construct_prompts(
 
 
 def construct_losses(
-    parts: PromptParts, encoder: PromptEncoder, image_tokens_BXD: Tensor, text_tokens_TLD: Tensor, ends_T: Tensor, labels_B: Tensor, loss: Loss
+    parts: PromptParts,
+    encoder: PromptEncoder,
+    image_tokens_BXD: Tensor,
+    text_tokens_TLD: Tensor,
+    ends_T: Tensor,
+    labels_B: Tensor,
+    loss: Loss,
 ) -> dict[str, Tensor]:
     """L_t2i, L_i2t and L_ic of one batch (eq. 13 is their sum). The first T pictures are the captioned ones."""
     num_captioned = len(ends_T)

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 class InversionNetwork(nn.Module):
     """K learnable queries are prepended to the input; after the pre-norm ViT blocks a linear map takes them to width W (Decision)."""
 
-    def __init__(self, *, input_width: int, output_width: int, num_tokens: int, num_layers: int, num_heads: int, output_scale: float) -> None:
+    def __init__(
+        self, *, input_width: int, output_width: int, num_tokens: int, num_layers: int, num_heads: int, output_scale: float
+    ) -> None:
         """`output_scale` is the standard deviation that fresh pseudo-tokens should have: that of the word embeddings they stand among."""
         super().__init__()
         self.queries = nn.Parameter(torch.randn(num_tokens, input_width) * 0.02)

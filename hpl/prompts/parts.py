@@ -23,7 +23,9 @@ class PromptParts(nn.Module):
         super().__init__()
         joint_width = text_tower.text_projection.shape[1]
         if joint_width % options.inversion_heads:
-            raise HplError(f"prompt.inversion_heads = {options.inversion_heads} does not divide the embedding width {joint_width}")
+            raise HplError(
+                f"prompt.inversion_heads = {options.inversion_heads} does not divide the embedding width {joint_width}"
+            )
 
         def network() -> InversionNetwork:
             return InversionNetwork(

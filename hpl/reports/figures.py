@@ -32,7 +32,13 @@ def draw_curves(tables: dict[str, pd.DataFrame], path: Path) -> None:
     figure, axes = plt.subplots(1, len(drawn), figsize=(4.2 * len(drawn), 3.4), squeeze=False, layout="constrained")
     for axis, (title, table) in zip(axes[0], drawn.items(), strict=True):
         for name in table.columns.drop(["epoch", "lr"], errors="ignore"):
-            axis.plot(table["epoch"], table[name], label=name, linewidth=2.2 if name == "total" else 1.3, marker="." if len(table) < 20 else None)
+            axis.plot(
+                table["epoch"],
+                table[name],
+                label=name,
+                linewidth=2.2 if name == "total" else 1.3,
+                marker="." if len(table) < 20 else None,
+            )
         axis.set(title=title, xlabel="epoch", ylabel="loss, mean of the epoch", yscale="log")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7, ncol=2)
@@ -43,7 +49,11 @@ def draw_contact_sheet(rows: list[tuple[str, list[Path]]], path: Path) -> None:
     """One row a person: the pictures left to right, the label above the row."""
     width = max(len(files) for _, files in rows)
     figure, axes = plt.subplots(
-        len(rows), 1, figsize=(width * 0.72, len(rows) * 1.72), squeeze=False, gridspec_kw={"hspace": 0.16, "left": 0.005, "right": 0.995, "top": 0.975, "bottom": 0.005}
+        len(rows),
+        1,
+        figsize=(width * 0.72, len(rows) * 1.72),
+        squeeze=False,
+        gridspec_kw={"hspace": 0.16, "left": 0.005, "right": 0.995, "top": 0.975, "bottom": 0.005},
     )
     for axis, (label, files) in zip(axes[:, 0], rows, strict=True):
         strip = Image.new("RGB", (TILE[0] * width, TILE[1]), "white")
@@ -64,8 +74,19 @@ def draw_rank_lists(rows: list[dict], length: int, path: Path) -> None:
     by_text = any("caption" in row for row in rows)
     first = 3.2 if by_text else 1.0
     figure, axes = plt.subplots(
-        len(rows), length + 1, figsize=(0.8 * (length + first), 1.75 * len(rows)), squeeze=False,
-        gridspec_kw={"width_ratios": [first] + [1] * length, "wspace": 0.08, "hspace": 0.14, "left": 0.01, "right": 0.99, "top": 0.97, "bottom": 0.01},
+        len(rows),
+        length + 1,
+        figsize=(0.8 * (length + first), 1.75 * len(rows)),
+        squeeze=False,
+        gridspec_kw={
+            "width_ratios": [first] + [1] * length,
+            "wspace": 0.08,
+            "hspace": 0.14,
+            "left": 0.01,
+            "right": 0.99,
+            "top": 0.97,
+            "bottom": 0.01,
+        },
     )
     for line, row in zip(axes, rows, strict=True):
         if "caption" in row:

@@ -34,12 +34,20 @@ def audit_table(audit: dict) -> str:
     for dataset, splits in sorted(audit["counts"].items()):
         for split, roles in sorted(splits.items()):
             for role, count in sorted(roles.items()):
-                lines.append(f"| {dataset} | {split} | {role} | {count['people']:,} | {count['pictures']:,} | {count['captions']:,} |")
+                lines.append(
+                    f"| {dataset} | {split} | {role} | {count['people']:,} | {count['pictures']:,} | {count['captions']:,} |"
+                )
     return "\n".join(lines)
 
 
 def write_report(
-    folder: Path, manifests: Path, evaluation: Path, curves: dict[str, Path], metrics: Path, baselines: Path, settings: dict[str, str]
+    folder: Path,
+    manifests: Path,
+    evaluation: Path,
+    curves: dict[str, Path],
+    metrics: Path,
+    baselines: Path,
+    settings: dict[str, str],
 ) -> None:
     """Render the page and its pictures.
 
@@ -78,7 +86,7 @@ def _people(tables: Manifests) -> list[tuple[str, list[Path]]]:
         if split == "val":
             continue
         sizes = group.groupby("pid").size()
-        for pid in sizes.sort_values(ascending=False, kind="stable").index[:NUM_PEOPLE // 2]:
+        for pid in sizes.sort_values(ascending=False, kind="stable").index[: NUM_PEOPLE // 2]:
             pictures = group[group["pid"] == pid].sort_values(["camid", "path"])
             chosen = pictures.iloc[np.linspace(0, len(pictures) - 1, min(12, len(pictures))).round().astype(int)]
             rows.append((f"{dataset}, {split}, pid {pid}", tables.files(chosen)))

@@ -1,6 +1,5 @@
 """Everything that takes part in stage II: two towers, their heads, and the prompt parts of stage I."""
 
-import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 

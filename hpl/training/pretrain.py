@@ -22,14 +22,18 @@ PAD, ERASE = 4, 0.0  # a captioned thing must not be erased
 MAX_LOGIT_SCALE = float(np.log(100))  # CLIP's bound
 
 
-def pretrain(model: CLIP, manifests: Manifests, packed: Path, options: Pretrain, size: Input, seed: int, device: torch.device) -> Curves:
+def pretrain(
+    model: CLIP, manifests: Manifests, packed: Path, options: Pretrain, size: Input, seed: int, device: torch.device
+) -> Curves:
     """Train `model` in place with the symmetric InfoNCE loss over the pretraining captions.
 
     Captions of a picture are pairs of their own; pairs of one batch are negatives of each other (Radford et al., 2021).
     """
     captions = manifests.captions[manifests.captions["role"] == "pretrain"]
     if captions.empty:
-        raise HplError("pretrain: no caption is left for pretraining; expected people who occur in no test set in data.pretrain_set")
+        raise HplError(
+            "pretrain: no caption is left for pretraining; expected people who occur in no test set in data.pretrain_set"
+        )
     tokens = tokenize(captions["caption"], size.context_length)
     rows = captions["pack_row"].to_numpy()
     images, texts = ImageTower(model, task_routing=False).to(device).train(), TextTower(model).to(device).train()
@@ -38,7 +42,9 @@ def pretrain(model: CLIP, manifests: Manifests, packed: Path, options: Pretrain,
     others = [p for p in model.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}],
-        lr=options.lr, betas=(0.9, 0.98), fused=True,
+        lr=options.lr,
+        betas=(0.9, 0.98),
+        fused=True,
     )
     curves, contrast = Curves(), ClipLoss()
     for epoch in range(1, options.epochs + 1):

@@ -20,8 +20,18 @@ from hpl.training.model import HPL
 
 
 def train(
-    clip: CLIP, parts: PromptParts | None, manifests: Manifests, packed: Path, *, model: Model, loss: Loss, tasks: list[str],
-    options: Train, size: Input, seed: int, device: torch.device,
+    clip: CLIP,
+    parts: PromptParts | None,
+    manifests: Manifests,
+    packed: Path,
+    *,
+    model: Model,
+    loss: Loss,
+    tasks: list[str],
+    options: Train,
+    size: Input,
+    seed: int,
+    device: torch.device,
 ) -> tuple[HPL, Curves]:
     """Minimise L_total (eq. 14). Returns the model of the last epoch, on the CPU, and its loss curves.
 
@@ -35,13 +45,18 @@ def train(
     tokens = tokenize(captions["caption"], size.context_length)
     hpl = HPL(clip, model, len(pids), parts, seed).to(device)
     optimizer = torch.optim.Adam(
-        hpl.parameter_groups(options.new_lr_factor, options.train_inversion), lr=options.start_lr, weight_decay=options.weight_decay, fused=True
+        hpl.parameter_groups(options.new_lr_factor, options.train_inversion),
+        lr=options.start_lr,
+        weight_decay=options.weight_decay,
+        fused=True,
     )
     curves = Curves()
     for epoch in range(1, options.epochs + 1):
         hpl.train()
         steps = epoch_steps(pictures, captions, pids, tasks, options, seed, epoch)
-        loader = load_steps(StepDataset(packed, tokens, steps, options.pad, options.erase_probability), options.loader_workers, device)
+        loader = load_steps(
+            StepDataset(packed, tokens, steps, options.pad, options.erase_probability), options.loader_workers, device
+        )
         progress = tqdm(loader, total=len(steps), desc=f"train {epoch}/{options.epochs}", unit="steps")
         for number, batch in enumerate(progress):
             time = epoch - 1 + number / len(steps)

@@ -41,7 +41,11 @@ def test_random_cases_against_a_naive_loop_and_scikit_learn() -> None:
     generator = np.random.default_rng(0)
     for _ in range(300):
         queries, gallery = generator.integers(1, 6), generator.integers(1, 30)
-        similarity = generator.choice([0.1, 0.2, 0.3, 0.4, 0.5], (queries, gallery)) if generator.random() < 0.3 else generator.random((queries, gallery))
+        similarity = (
+            generator.choice([0.1, 0.2, 0.3, 0.4, 0.5], (queries, gallery))
+            if generator.random() < 0.3
+            else generator.random((queries, gallery))
+        )
         qp, gp = generator.integers(1, 4, queries), generator.integers(-1, 4, gallery)
         qc, gc = generator.integers(1, 3, queries), generator.integers(1, 3, gallery)
         expected, library = [], []

@@ -48,7 +48,9 @@ def test_sdm() -> None:
                     total = total + p * (torch.log(p) - math.log(q + 1e-8)) / len(PIDS)
         return total
 
-    check(lambda a, b: similarity_distribution_loss(a, b, torch.tensor(PIDS), 0.3), reference, features(0, 6, 5), features(1, 6, 5))
+    check(
+        lambda a, b: similarity_distribution_loss(a, b, torch.tensor(PIDS), 0.3), reference, features(0, 6, 5), features(1, 6, 5)
+    )
 
 
 def test_sdm_at_the_papers_temperature_is_finite_for_opposite_features() -> None:
@@ -101,7 +103,9 @@ def test_triplet() -> None:
 def test_triplet_counts_easy_anchors_as_zero() -> None:
     corners = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 9.0]])
     loss = batch_hard_triplet_loss(corners, torch.tensor([1, 1, 2, 2]), 0.3)
-    expected = (2 * 0 + (9 - math.hypot(9, 0.1) + 0.3 if math.hypot(9, 0.1) < 9 else 9 - 9.0 + 0.3) + max(0, 9 - math.hypot(9, 8.9) + 0.3)) / 4
+    expected = (
+        2 * 0 + (9 - math.hypot(9, 0.1) + 0.3 if math.hypot(9, 0.1) < 9 else 9 - 9.0 + 0.3) + max(0, 9 - math.hypot(9, 8.9) + 0.3)
+    ) / 4
     assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 

@@ -127,5 +127,7 @@ def test_manifests_that_are_missing_are_named(tmp_path: Path) -> None:
 
 def test_captions_carry_their_picture(cuhk: Path, market: Path, tmp_path: Path) -> None:
     captions = build(tmp_path, tmp_path / "out").captions
-    assert captions.loc[captions["caption"] == "A child.", ["split", "role", "dataset"]].values.tolist() == [["test", "gallery", "cuhk-pedes"]]
+    assert captions.loc[captions["caption"] == "A child.", ["split", "role", "dataset"]].values.tolist() == [
+        ["test", "gallery", "cuhk-pedes"]
+    ]
     assert isinstance(captions, pd.DataFrame)

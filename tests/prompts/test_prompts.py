@@ -154,7 +154,9 @@ def test_a_batch_without_captions_trains(cache: FeatureCache, clip: CLIP) -> Non
     tower = frozen_copy(TextTower(clip))
     parts = PromptParts(PROMPT, tower, [5, 8, 9])
     text, ends = cache.text_batch(np.array([], dtype=int))
-    losses = construct_losses(parts, PromptEncoder(tower), cache.image_batch(np.array([2, 4])), text, ends, torch.tensor([1, 2]), LOSS)
+    losses = construct_losses(
+        parts, PromptEncoder(tower), cache.image_batch(np.array([2, 4])), text, ends, torch.tensor([1, 2]), LOSS
+    )
     assert all(torch.isfinite(loss) for loss in losses.values())
 
 

@@ -15,7 +15,10 @@ def figures(value: float) -> dict[str, float]:
 
 
 def test_the_table_has_both_tasks_and_a_dash_for_what_was_not_measured() -> None:
-    table = result_table({"t2i": figures(50.0), "i2i": figures(60.25)}, {"zero_shot": {"t2i": figures(40.0), "i2i": figures(41.0)}, "colour_histogram": {"i2i": figures(9.5)}})
+    table = result_table(
+        {"t2i": figures(50.0), "i2i": figures(60.25)},
+        {"zero_shot": {"t2i": figures(40.0), "i2i": figures(41.0)}, "colour_histogram": {"i2i": figures(9.5)}},
+    )
     lines = table.splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2] == "| HPL, trained |" + " 50.00 |" * 5 + " 60.25 |" * 5
@@ -24,13 +27,18 @@ def test_the_table_has_both_tasks_and_a_dash_for_what_was_not_measured() -> None
 
 def test_the_audit_table_names_every_role() -> None:
     count = {"people": 1200, "pictures": 3400, "captions": 0}
-    assert "| market-1501 | train | dropped | 1,200 | 3,400 | 0 |" in audit_table({"counts": {"market-1501": {"train": {"dropped": count}}}})
+    assert "| market-1501 | train | dropped | 1,200 | 3,400 | 0 |" in audit_table(
+        {"counts": {"market-1501": {"train": {"dropped": count}}}}
+    )
 
 
 def test_pictures_have_the_same_bytes_twice(tmp_path: Path) -> None:
     file = save(picture(0), tmp_path / "a.png")
     rows = [{"caption": "A man in a red coat walks past the shop.", "found": [(file, 0.5, True), (file, 0.25, False)]}]
-    curves = {"train": pd.DataFrame({"epoch": [1, 2], "sdm": [2.0, 1.0], "total": [3.0, 2.0], "lr": [1e-5, 1e-6]}), "none": pd.DataFrame({"epoch": [0]})}
+    curves = {
+        "train": pd.DataFrame({"epoch": [1, 2], "sdm": [2.0, 1.0], "total": [3.0, 2.0], "lr": [1e-5, 1e-6]}),
+        "none": pd.DataFrame({"epoch": [0]}),
+    }
     for number in (1, 2):
         draw_rank_lists(rows, 3, tmp_path / f"ranks{number}.png")
         draw_rank_lists([{"picture": file, "found": []}], 3, tmp_path / f"pictures{number}.png")

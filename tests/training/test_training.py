@@ -121,12 +121,25 @@ def test_new_parts_may_learn_faster(clip: CLIP) -> None:
     towers, new = hpl.parameter_groups(5.0, train_inversion=True)
     assert (towers["lr_factor"], new["lr_factor"]) == (1.0, 5.0)
     names = {id(parameter): name for name, parameter in hpl.named_parameters()}
-    expected = {"images.i2i_token", "images.i2i_position", "t2i_classifier.weight", "t2i_classifier.bias", "i2i_neck.weight", "i2i_classifier.weight"}
+    expected = {
+        "images.i2i_token",
+        "images.i2i_position",
+        "t2i_classifier.weight",
+        "t2i_classifier.bias",
+        "i2i_neck.weight",
+        "i2i_classifier.weight",
+    }
     assert {names[id(parameter)] for parameter in new["params"]} == expected
 
 
 PICTURES = pd.DataFrame({"image_id": range(40), "pid": [n // 4 + 1 for n in range(40)], "pack_row": range(100, 140)})
-CAPTIONS = pd.DataFrame({"image_id": [n // 2 for n in range(32)], "pid": [n // 8 + 1 for n in range(32)], "pack_row": [100 + n // 2 for n in range(32)]})
+CAPTIONS = pd.DataFrame(
+    {
+        "image_id": [n // 2 for n in range(32)],
+        "pid": [n // 8 + 1 for n in range(32)],
+        "pack_row": [100 + n // 2 for n in range(32)],
+    }
+)
 PIDS = np.unique(PICTURES["pid"])
 
 
