@@ -81,7 +81,7 @@ def main() -> None:
         cache, reader = FeatureCache(features), ShardReader(packed, "pictures")
         tower = frozen_copy(texts)
         parts, encoder = (
-            PromptParts(params.prompt, tower, list(range(1, args.batch // 4 + 2))).to(device),
+            PromptParts(params.prompt, profile.inversion, tower, list(range(1, args.batch // 4 + 2))).to(device),
             PromptEncoder(tower).to(device),
         )
         optimizer = torch.optim.Adam([parameter for parameter in parts.parameters() if parameter.requires_grad], lr=1e-5)

@@ -59,8 +59,11 @@ class Prompt(Section):
     enabled: bool
     id_tokens: Count
     instance_tokens: Count
-    inversion_layers: Count
-    inversion_heads: Count
+
+
+class Inversion(Section):
+    layers: Count
+    heads: Count
 
 
 class Loss(Section):
@@ -182,6 +185,7 @@ class Profile(Section):
     data: Data
     input: Input
     backbone: Annotated[ScratchBackbone | OpenClipBackbone, Field(discriminator="source")]
+    inversion: Inversion
     pretrain: Pretrain
     cache_features: Cache
     construct_prompts: Construct

@@ -22,6 +22,7 @@ def main() -> None:
         FeatureCache(features),
         frozen_copy(TextTower(clip)),
         params.prompt,
+        params.active.inversion,
         params.loss,
         params.active.construct_prompts,
         params.seed,

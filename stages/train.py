@@ -20,7 +20,7 @@ def main() -> None:
     profile = params.active
     device = prepare_device(params.device, params.num_threads, params.seed)
     clip, config = load_backbone(backbone)
-    parts = load_parts(prompts, params.prompt, TextTower(clip)) if params.prompt.enabled else None
+    parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if params.prompt.enabled else None
     model, curves = train(
         clip,
         parts,

@@ -29,6 +29,7 @@ def test_the_papers_profiles_are_the_papers() -> None:
         "paper-rstp-duke": ("RSTPReid", "DukeMTMC-reID"),
     }.items():
         profile = params.profiles[name]
+        assert profile.inversion.layers == 4
         train, construct = profile.train, profile.construct_prompts
         assert (profile.data.caption_set.folder, profile.data.picture_set.folder) == folders
         assert (profile.input.height, profile.input.width, profile.input.context_length) == (384, 128, 77)
@@ -37,7 +38,7 @@ def test_the_papers_profiles_are_the_papers() -> None:
         assert (train.epochs, train.t2i_batch, train.i2i_batch, train.num_instances) == (60, 64, 64, 4)
         assert (train.start_lr, train.peak_lr, train.warmup_epochs) == (1e-6, 1e-5, 5)
     assert (params.loss.instance_align, params.loss.prompt_reg, params.loss.sdm_temperature) == (0.4, 0.06, 0.02)
-    assert (params.prompt.id_tokens, params.prompt.instance_tokens, params.prompt.inversion_layers) == (4, 4, 4)
+    assert (params.prompt.id_tokens, params.prompt.instance_tokens) == (4, 4)
 
 
 def test_every_key_has_a_comment() -> None:

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from hpl.backbones.towers import TextTower, at_end
 from hpl.batches.curves import Curves, check_finite
 from hpl.batches.sampling import shuffled_batches
-from hpl.config import Construct, Loss, Prompt
+from hpl.config import Construct, Inversion, Loss, Prompt
 from hpl.losses.alignment import instance_consistency_loss
 from hpl.losses.contrast import prompt_contrast_losses
 from hpl.prompts.features import FeatureCache
@@ -19,7 +19,14 @@ V_T2I = 0  # place of v_t2i in F_v
 
 
 def construct_prompts(
-    cache: FeatureCache, prompt_tower: TextTower, prompt: Prompt, loss: Loss, options: Construct, seed: int, device: torch.device
+    cache: FeatureCache,
+    prompt_tower: TextTower,
+    prompt: Prompt,
+    inversion: Inversion,
+    loss: Loss,
+    options: Construct,
+    seed: int,
+    device: torch.device,
 ) -> tuple[PromptParts | None, Curves]:
     """Train the inversion networks and the identity tokens; then encode r~ of every identity once.
 
@@ -33,7 +40,7 @@ def construct_prompts(
         return None, Curves()
     pids, labels = np.unique(cache.pictures["pid"], return_inverse=True)
     encoder = PromptEncoder(prompt_tower).to(device)
-    parts = PromptParts(prompt, prompt_tower, pids.tolist()).to(device)
+    parts = PromptParts(prompt, inversion, prompt_tower, pids.tolist()).to(device)
     networks = [*parts.image_inversion.parameters(), *parts.text_inversion.parameters()]
     groups = [{"params": networks, "lr": options.inversion_lr}, {"params": [parts.identity_tokens], "lr": options.identity_lr}]
     optimizer = torch.optim.Adam(groups)

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hpl.backbones.towers import TextTower
-from hpl.config import Prompt
+from hpl.config import Inversion, Prompt
 from hpl.files import HplError
 from hpl.prompts.inversion import InversionNetwork
 
@@ -18,22 +18,20 @@ IDENTITY_TOKEN_DEVIATION = 0.02  # CLIP-ReID's
 class PromptParts(nn.Module):
     """I_v, I_t, the identity tokens id_y, N x M x W (eqs. 3 and 4), and r~, N x D (eq. 7), which stage I fills at its end."""
 
-    def __init__(self, options: Prompt, text_tower: TextTower, pids: list[int]) -> None:
+    def __init__(self, options: Prompt, inversion: Inversion, text_tower: TextTower, pids: list[int]) -> None:
         """`pids` gives the identity of each row."""
         super().__init__()
         joint_width = text_tower.text_projection.shape[1]
-        if joint_width % options.inversion_heads:
-            raise HplError(
-                f"prompt.inversion_heads = {options.inversion_heads} does not divide the embedding width {joint_width}"
-            )
+        if joint_width % inversion.heads:
+            raise HplError(f"inversion.heads = {inversion.heads} does not divide the embedding width {joint_width}")
 
         def network() -> InversionNetwork:
             return InversionNetwork(
                 input_width=joint_width,
                 output_width=text_tower.width,
                 num_tokens=options.instance_tokens,
-                num_layers=options.inversion_layers,
-                num_heads=options.inversion_heads,
+                num_layers=inversion.layers,
+                num_heads=inversion.heads,
                 output_scale=float(text_tower.token_embedding.weight.std()),
             )
 
@@ -51,7 +49,7 @@ def save_parts(folder: Path, parts: PromptParts | None) -> None:
     save_file(tensors, Path(folder) / FILE)
 
 
-def load_parts(folder: Path, options: Prompt, text_tower: TextTower) -> PromptParts:
+def load_parts(folder: Path, options: Prompt, inversion: Inversion, text_tower: TextTower) -> PromptParts:
     """Read what `save_parts` wrote. HplError if it was made without prompts or in another shape."""
     path = Path(folder) / FILE
     if not path.is_file():
@@ -59,7 +57,7 @@ def load_parts(folder: Path, options: Prompt, text_tower: TextTower) -> PromptPa
     tensors = load_file(path)
     if "pids" not in tensors:
         raise HplError(f"{path}: made with prompt.enabled: false; run the construct_prompts stage again")
-    parts = PromptParts(options, text_tower, tensors["pids"].tolist())
+    parts = PromptParts(options, inversion, text_tower, tensors["pids"].tolist())
     try:
         parts.load_state_dict(tensors)
     except RuntimeError as error:

@@ -141,14 +141,14 @@ class Style:
 RICH = Style(
     synonyms=True,
     chances={
-        "top": 0.97, "bottom": 0.93, "shoes": 0.65, "hair": 0.55, "hat": 0.85, "bag": 0.85, "umbrella": 0.95,
+        "top": 0.97, "bottom": 0.95, "shoes": 0.75, "hair": 0.7, "hat": 0.85, "bag": 0.85, "umbrella": 0.95,
         "phone": 0.85, "bicycle": 0.95, "view": 0.15, "build": 0.15,
     },
 )  # fmt: skip
 PLAIN = Style(
-    synonyms=False,
+    synonyms=True,
     chances={
-        "top": 1.0, "bottom": 0.95, "shoes": 0.5, "hair": 0.4, "hat": 0.7, "bag": 0.15, "umbrella": 0.15,
+        "top": 1.0, "bottom": 0.95, "shoes": 0.7, "hair": 0.65, "hat": 0.8, "bag": 0.15, "umbrella": 0.15,
         "phone": 0.1, "bicycle": 0.15, "view": 0.0, "build": 0.0,
     },
 )  # fmt: skip

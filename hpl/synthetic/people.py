@@ -102,12 +102,12 @@ BAG_COLOUR = {
 UMBRELLA_COLOUR = {"black": 4, "red": 3, "blue": 3, "yellow": 1, "purple": 1, "green": 1, "pink": 1}
 BICYCLE_COLOUR = {"black": 3, "red": 2, "blue": 2, "green": 1, "white": 1}
 VIEWPOINTS = {"front": 3, "back": 3, "left": 2, "right": 2}
-OCCLUSIONS = {"none": 74, "pole": 6, "person": 7, "car": 6, "crop": 7}
-LIGHTS = {"sun": 4, "shade": 4, "night": 2}
+OCCLUSIONS = {"none": 84, "pole": 6, "person": 7, "car": 6, "crop": 7}
+LIGHTS = {"sun": 4, "shade": 4, "night": 1}
 UMBRELLA_RATE, PHONE_RATE, BICYCLE_RATE = 0.09, 0.13, 0.06
 
 LOOKALIKE_GROUP = 3  # people in a row, of whom the later may dress like the first
-LOOKALIKE_RATE = 0.2  # share of those who do
+LOOKALIKE_RATE = 0.1  # share of those who do
 PERSON_STREAM = 9  # first word of the identity seed, apart from the worlds' (see render.WORLDS)
 
 

@@ -14,7 +14,7 @@ from hpl.synthetic.figure import PART, PARTS, Canvas, draw_pedestrian
 from hpl.synthetic.people import COLOURS, Identity, Instance, draw_identity, draw_instance
 
 WORLDS = {"pretrain": 1, "caption": 2, "picture": 3}
-STRENGTHS = {"pretrain": 0.3, "caption": 0.4, "picture": 0.5}  # of the cameras' distortions
+STRENGTHS = {"pretrain": 0.25, "caption": 0.3, "picture": 0.4}  # of the cameras' distortions
 CANVAS_SIZE = (224, 320)  # px, width and height; about twice the finished picture
 BODY_HEIGHT = 236  # px on the canvas
 VISIBLE_SHARE = {
@@ -144,9 +144,9 @@ def _expose(image: Image.Image, size: tuple[int, int], shot: Shot, light: str, r
     camera = make_camera(shot.seed, WORLDS[shot.world], shot.camid, STRENGTHS[shot.world])
     detail = camera.detail * rng.uniform(0.8, 1.0)
     image = image.resize((max(24, round(size[0] * detail)), max(48, round(size[1] * detail))), Image.Resampling.BOX)
-    gains = np.array(LIGHT_GAIN[light]) * np.exp(rng.normal(0, 0.10) + rng.normal(0, 0.08, size=3))
+    gains = np.array(LIGHT_GAIN[light]) * np.exp(rng.normal(0, 0.06) + rng.normal(0, 0.05, size=3))
     matrix = np.array(camera.matrix).reshape(3, 4) * np.append(gains, 1.0)
-    gamma = camera.gamma * np.exp(rng.normal(0, 0.08))
+    gamma = camera.gamma * np.exp(rng.normal(0, 0.05))
     curve = (255 * (np.arange(256) / 255) ** gamma).astype(int).tolist()
     image = image.convert("RGB", tuple(matrix.ravel())).point(curve * 3).resize(size, Image.Resampling.BILINEAR)
     slope = np.linspace(-1, 1, size[0], dtype=np.float32)[None, :, None] * np.float32(rng.uniform(-0.14, 0.14))

@@ -11,7 +11,7 @@ from open_clip.model import CLIP
 
 from hpl.backbones.towers import TextTower, at_end, frozen_copy
 from hpl.batches.text import tokenize
-from hpl.config import Construct, Loss, Prompt, load_params
+from hpl.config import Construct, Inversion, Loss, Prompt, load_params
 from hpl.files import HplError
 from hpl.manifests.shards import ShardWriter
 from hpl.prompts.construct import construct_losses, construct_prompts
@@ -21,7 +21,8 @@ from hpl.prompts.parts import PromptParts, load_parts, save_parts
 from hpl.prompts.template import PromptEncoder
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-PROMPT: Prompt = PARAMS.prompt.model_copy(update={"inversion_layers": 1, "inversion_heads": 2})
+PROMPT: Prompt = PARAMS.prompt
+INVERSION = Inversion(layers=1, heads=2)
 LOSS: Loss = PARAMS.loss
 
 
@@ -115,14 +116,14 @@ def test_stage_one_trains_what_it_should_and_keeps_r(cache: FeatureCache, clip: 
     tower = frozen_copy(TextTower(clip))
     before = {name: value.clone() for name, value in tower.state_dict().items()}
     torch.manual_seed(0)
-    parts, curves = construct_prompts(cache, tower, PROMPT, LOSS, options(epochs=12), 0, torch.device("cpu"))
+    parts, curves = construct_prompts(cache, tower, PROMPT, INVERSION, LOSS, options(epochs=12), 0, torch.device("cpu"))
     assert parts.pids.tolist() == [5, 8, 9]
     for name, value in tower.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert curves.rows[-1]["total"] < curves.rows[0]["total"]
     torch.testing.assert_close(parts.identity_prompts, PromptEncoder(tower).identity_prompt(parts.identity_tokens))
     save_parts(tmp_path, parts)
-    again = load_parts(tmp_path, PROMPT, tower)
+    again = load_parts(tmp_path, PROMPT, INVERSION, tower)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in parts.state_dict().items())
 
 
@@ -135,14 +136,16 @@ def test_stage_one_learning_rates_decay_by_epoch(cache: FeatureCache, clip: CLIP
             super().step(*arguments)
 
     monkeypatch.setattr(torch.optim, "Adam", Adam)
-    construct_prompts(cache, frozen_copy(TextTower(clip)), PROMPT, LOSS, options(inversion_lr=5e-5), 0, torch.device("cpu"))
+    construct_prompts(
+        cache, frozen_copy(TextTower(clip)), PROMPT, INVERSION, LOSS, options(inversion_lr=5e-5), 0, torch.device("cpu")
+    )
     expected = [(5e-5 * 0.8**epoch, 0.02 * 0.8**epoch) for epoch in range(3) for _ in range(2)]
     np.testing.assert_allclose(seen, expected)
 
 
 def test_gradients_of_stage_one_reach_networks_and_identity_tokens_alone(cache: FeatureCache, clip: CLIP) -> None:
     tower = frozen_copy(TextTower(clip))
-    parts = PromptParts(PROMPT, tower, [5, 8, 9])
+    parts = PromptParts(PROMPT, INVERSION, tower, [5, 8, 9])
     text, ends = cache.text_batch(np.array([0, 3]))
     image = cache.image_batch(np.array([0, 3, 4]))
     sum(construct_losses(parts, PromptEncoder(tower), image, text, ends, torch.tensor([0, 1, 2]), LOSS).values()).backward()
@@ -152,7 +155,7 @@ def test_gradients_of_stage_one_reach_networks_and_identity_tokens_alone(cache: 
 
 def test_a_batch_without_captions_trains(cache: FeatureCache, clip: CLIP) -> None:
     tower = frozen_copy(TextTower(clip))
-    parts = PromptParts(PROMPT, tower, [5, 8, 9])
+    parts = PromptParts(PROMPT, INVERSION, tower, [5, 8, 9])
     text, ends = cache.text_batch(np.array([], dtype=int))
     losses = construct_losses(
         parts, PromptEncoder(tower), cache.image_batch(np.array([2, 4])), text, ends, torch.tensor([1, 2]), LOSS
@@ -162,9 +165,9 @@ def test_a_batch_without_captions_trains(cache: FeatureCache, clip: CLIP) -> Non
 
 def test_parts_of_another_shape_are_refused(clip: CLIP, tmp_path: Path) -> None:
     tower = frozen_copy(TextTower(clip))
-    save_parts(tmp_path, PromptParts(PROMPT, tower, [1, 2]))
+    save_parts(tmp_path, PromptParts(PROMPT, INVERSION, tower, [1, 2]))
     with pytest.raises(HplError, match="made with other prompt parameters"):
-        load_parts(tmp_path, PROMPT.model_copy(update={"id_tokens": 2}), tower)
+        load_parts(tmp_path, PROMPT.model_copy(update={"id_tokens": 2}), INVERSION, tower)
     save_parts(tmp_path, None)
     with pytest.raises(HplError, match="made with prompt.enabled: false"):
-        load_parts(tmp_path, PROMPT, tower)
+        load_parts(tmp_path, PROMPT, INVERSION, tower)

@@ -15,14 +15,13 @@ from hpl.batches.sampling import identity_batches, shuffled_batches
 from hpl.batches.schedule import warmup_cosine
 from hpl.batches.text import tokenize
 from hpl.batches.transforms import augment, normalise
-from hpl.config import Loss, Model, load_params
+from hpl.config import Inversion, Loss, Model, load_params
 from hpl.files import HplError
 from hpl.prompts.parts import PromptParts
 from hpl.training.model import HPL
 from hpl.training.train import epoch_steps
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
-PROMPT = PARAMS.prompt.model_copy(update={"inversion_layers": 1, "inversion_heads": 2})
 MODEL: Model = PARAMS.model
 LOSS: Loss = PARAMS.loss
 BOTH = ["t2i", "i2i"]
@@ -30,7 +29,9 @@ BOTH = ["t2i", "i2i"]
 
 def make(clip: CLIP, model: Model = MODEL, prompts: bool = True) -> HPL:
     torch.manual_seed(0)
-    parts = PromptParts(PROMPT, frozen_copy(TextTower(clip)), [4, 5, 6, 7]) if prompts else None
+    parts = (
+        PromptParts(PARAMS.prompt, Inversion(layers=1, heads=2), frozen_copy(TextTower(clip)), [4, 5, 6, 7]) if prompts else None
+    )
     if parts is not None:
         parts.identity_prompts.normal_()
     return HPL(clip, model, 4, parts, seed=0)

@@ -1,0 +1,36 @@
+"""Protocols on features that a reader can rank by eye."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpl.evaluation.protocols import evaluate_i2i, evaluate_t2i, rank_lists, rounded
+
+ANGLES = np.radians([0, 10, 20, 30])
+GALLERY_FEATURES = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1) * [[1], [5], [1], [9]]  # lengths do not matter
+GALLERY = pd.DataFrame({"image_id": [70, 71, 72, 73], "pid": [1, -1, 0, 1], "camid": [1, 2, 2, 2]})
+QUERY = pd.DataFrame({"pid": [1], "camid": [1]})
+QUERY_FEATURES = np.array([[3.0, 0.0]])
+
+
+def test_text_to_image_has_no_camera_rule() -> None:
+    figures = evaluate_t2i(QUERY_FEATURES, GALLERY_FEATURES, QUERY, GALLERY)
+    # ranked: 70 (hit), 72 (distractor), 73 (hit); junk is gone
+    assert figures["rank1"] == 100 and figures["mAP"] == pytest.approx(100 * (1 + 2 / 3) / 2)
+
+
+def test_image_to_image_drops_the_querys_own_camera() -> None:
+    figures = evaluate_i2i(QUERY_FEATURES, GALLERY_FEATURES, QUERY, GALLERY)
+    assert figures["rank1"] == 0 and figures["mAP"] == 50
+
+
+def test_rank_lists_are_what_the_protocol_ranks() -> None:
+    by_text = rank_lists(QUERY_FEATURES, GALLERY_FEATURES, QUERY, GALLERY, 2, camera_rule=False)
+    assert by_text["image_id"].tolist() == [70, 72] and by_text["match"].tolist() == [True, False]
+    by_picture = rank_lists(QUERY_FEATURES, GALLERY_FEATURES, QUERY, GALLERY, 5, camera_rule=True)
+    assert by_picture["image_id"].tolist() == [72, 73] and by_picture["rank"].tolist() == [1, 2]
+    assert by_picture["similarity"].tolist() == [round(np.cos(np.radians(20)), 4), round(np.cos(np.radians(30)), 4)]
+
+
+def test_figures_as_they_are_committed() -> None:
+    assert rounded({"mAP": 12.3456, "num_queries": 7}) == {"mAP": 12.35, "num_queries": 7}
