@@ -24,11 +24,13 @@ def main() -> None:
     zero_shot, _ = evaluate_towers(*before, tables, profile.input, profile.evaluate, device)
     images, texts, _ = load_trained(trained)
     figures, ranks = evaluate_towers(images, texts, tables, profile.input, profile.evaluate, device)
+    histogram, variant = evaluate_histogram(tables, profile.input)
 
     with output_folder(evaluation) as folder:
         for task, table in ranks.items():
             table.to_parquet(folder / f"rank_lists_{task}.parquet", index=False)
-    write_json(baselines, {"zero_shot": zero_shot, "colour_histogram": {"i2i": evaluate_histogram(tables, profile.input)}})
+        write_json(folder / "histogram.json", {"best": variant})
+    write_json(baselines, {"zero_shot": zero_shot, "colour_histogram": {"i2i": histogram}})
     write_json(metrics, figures)
 
 

@@ -24,7 +24,7 @@ MINIATURE = {
     },
     "profiles.bundled": {
         "input": {"height": 48, "width": 24},
-        "backbone": {"embed_dim": 32, "vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1},
+        "backbone": {"patch_size": 12, "embed_dim": 32, "vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1},
         "pretrain": {"epochs": 1, "batch_size": 8},
         "construct_prompts": {"epochs": 1, "batch_size": 16},
         "train": {"epochs": 2, "t2i_batch": 8, "i2i_batch": 8},
@@ -111,8 +111,6 @@ def test_nothing_runs_twice(project: Path) -> None:
 def test_a_loss_weight_reruns_training_and_what_follows(project: Path) -> None:
     output = run(project, "dvc", "exp", "run", "-S", "loss.prompt_reg=0.5")
     assert ran(output) == ["train", "evaluate", "report"]
-    output = run(project, "dvc", "exp", "run", "-S", "loss.prompt_reg=0.06", "-S", "loss.label_smoothing=0.2", "--dry")
-    assert ran(output)[0] == "train"
     run(project, "git", "checkout", "-q", "--", ".")
     run(project, "dvc", "checkout", "-q")
 

@@ -1,8 +1,7 @@
 """English for what a picture shows: a small grammar with synonyms, omissions and several orders.
 
-`describe` speaks only of parts that its `visible` flags admit, and of nothing twice. `RICH` captions take any
-synonym and mention what is carried; `PLAIN` ones (the pretraining set's) stay with the first word of each list,
-with one sentence, and seldom mention anything but the person and the clothes.
+`describe` speaks only of parts that its `visible` flags admit, and of nothing twice. `RICH` captions mention what is
+carried; `PLAIN` ones (the pretraining set's) seldom mention anything but the person and the clothes.
 """
 
 import re
@@ -132,21 +131,18 @@ MIN_ATTRIBUTES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """How freely to word, and the chance that a visible attribute is mentioned."""
+    """The chance that a visible attribute is mentioned."""
 
-    synonyms: bool
     chances: dict[str, float]
 
 
 RICH = Style(
-    synonyms=True,
     chances={
         "top": 0.97, "bottom": 0.95, "shoes": 0.75, "hair": 0.7, "hat": 0.85, "bag": 0.85, "umbrella": 0.95,
         "phone": 0.85, "bicycle": 0.95, "view": 0.15, "build": 0.15,
     },
 )  # fmt: skip
 PLAIN = Style(
-    synonyms=True,
     chances={
         "top": 1.0, "bottom": 0.95, "shoes": 0.7, "hair": 0.65, "hat": 0.8, "bag": 0.15, "umbrella": 0.15,
         "phone": 0.1, "bicycle": 0.15, "view": 0.0, "build": 0.0,
@@ -177,7 +173,7 @@ class _Caption:
         extras = [phrase for phrase in (shoes, hat) if phrase]
         subject = _article(self._subject())
         orders = (self._in_one, self._clothes_first, self._with_first, self._wearing_first)
-        order = orders[int(self.rng.integers(len(orders)))] if self.style.synonyms and clothes else self._in_one
+        order = orders[int(self.rng.integers(len(orders)))] if clothes else self._in_one
         return order(subject, clothes, extras, hair, deeds)
 
     def _in_one(self, subject: str, clothes: list[str], extras: list[str], hair: str, deeds: list[str]) -> str:
@@ -251,13 +247,13 @@ class _Caption:
             phrase = self._pick(words).format(phrase)
         if self.who.bottom == "skirt":
             return _article(phrase)
-        return f"a pair of {phrase}" if self.style.synonyms and self.rng.random() < 0.2 else phrase
+        return f"a pair of {phrase}" if self.rng.random() < 0.2 else phrase
 
     def _shoes(self) -> str:
         if "shoes" not in self.said:
             return ""
         phrase = f"{self._colour(self.who.shoes_colour)} {self._pick(SHOES_WORDS[self.who.shoes])}"
-        return f"a pair of {phrase}" if self.style.synonyms and self.rng.random() < 0.2 else phrase
+        return f"a pair of {phrase}" if self.rng.random() < 0.2 else phrase
 
     def _hat(self) -> str:
         if "hat" not in self.said:
@@ -305,8 +301,8 @@ class _Caption:
         return self._pick(COLOUR_WORDS.get(name, (name,)))
 
     def _pick(self, words: tuple[str, ...]) -> str:
-        """Any of the words, the first one most often; without synonyms, always the first one."""
-        if not self.style.synonyms or self.rng.random() < 0.3:
+        """Any of the words, the first one most often."""
+        if self.rng.random() < 0.3:
             return words[0]
         return words[int(self.rng.integers(len(words)))]
 

@@ -126,8 +126,9 @@ def _box(instance: Instance | None, subject: str, rng: np.random.Generator) -> t
         half += 24
     elif instance and instance.bag == "suitcase":
         half += 8
-    top, bottom = top + rng.normal(-9, 5), bottom + rng.normal(3, 5)
-    left, right = middle - half + rng.normal(0, 8), middle + half + rng.normal(0, 8)
+    middle += rng.normal(0, 13)
+    top, bottom = top + rng.normal(-9, 9), bottom + rng.normal(3, 9)
+    left, right = middle - half + rng.normal(0, 6), middle + half + rng.normal(0, 6)
     if instance and instance.occlusion == "crop":
         bottom -= rng.uniform(45, 100)
     if subject == "fragment":

@@ -87,8 +87,24 @@ def test_rank_order_leaves_out_the_ignored_and_pads() -> None:
 
 
 def test_histograms_know_colour_and_stripe_but_not_place_in_the_stripe() -> None:
-    red = np.zeros((1, 3, 12, 6), np.uint8)
+    red = np.zeros((1, 3, 12, 10), np.uint8)
     red[:, 0, :6] = 255
     moved, lower = np.roll(red, 1, axis=3), np.roll(red, 6, axis=2)
-    a, b, c = (colour_histograms(picture) for picture in (red, moved, lower))
-    assert a @ b.T == pytest.approx(1) and (a @ c.T).item() < 0.8
+    for space in ("RGB", "HSV"):
+        a, b, c = (colour_histograms(picture, space, 6, False, False) for picture in (red, moved, lower))
+        assert a @ b.T == pytest.approx(1) and (a @ c.T).item() < 0.1
+        a, c = (colour_histograms(picture, space, 1, False, False) for picture in (red, lower))
+        assert a @ c.T == pytest.approx(1)
+
+
+def test_grey_world_undoes_a_cast_and_the_middle_leaves_out_the_sides() -> None:
+    image = np.random.default_rng(0).integers(60, 120, (1, 3, 12, 10)).astype(np.uint8)
+    cast = np.round(image * np.array([1.0, 1.5, 2.0])[None, :, None, None]).astype(np.uint8)
+    plain, corrected = (
+        colour_histograms(image, "RGB", 1, grey, False) @ colour_histograms(cast, "RGB", 1, grey, False).T
+        for grey in (False, True)
+    )
+    assert corrected > 0.8 > plain
+    sides = image.copy()
+    sides[..., :2] = sides[..., -2:] = 255
+    assert colour_histograms(image, "HSV", 6, False, True) @ colour_histograms(sides, "HSV", 6, False, True).T == pytest.approx(1)
