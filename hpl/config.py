@@ -16,6 +16,7 @@ from ruamel.yaml import YAML, YAMLError
 from hpl.files import HplError, run_stage
 
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -27,7 +28,7 @@ class Section(BaseModel):
 
 
 class Synthetic(Section):
-    seed: NonNegativeInt
+    seed: Seed
     pretrain_people: Annotated[int, Field(ge=2)]
     pretrain_pictures: Count
     caption_train_people: Annotated[int, Field(ge=2)]
@@ -81,7 +82,6 @@ class Loss(Section):
 
 
 class DataSet(Section):
-    format: Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "market-1501", "msmt17", "dukemtmc-reid"]
     folder: str
 
     @field_validator("folder")
@@ -92,10 +92,18 @@ class DataSet(Section):
         return folder
 
 
+class CaptionSet(DataSet):
+    format: Literal["cuhk-pedes", "icfg-pedes", "rstpreid"]
+
+
+class PictureSet(DataSet):
+    format: Literal["market-1501", "msmt17", "dukemtmc-reid"]
+
+
 class Data(Section):
-    caption_set: DataSet
-    picture_set: DataSet
-    pretrain_set: DataSet | None
+    caption_set: CaptionSet
+    picture_set: PictureSet
+    pretrain_set: CaptionSet | None
 
 
 class Input(Section):
@@ -209,7 +217,7 @@ class Profile(Section):
 
 class Params(Section):
     profile: str
-    seed: NonNegativeInt
+    seed: Seed
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     num_threads: Annotated[int, Field(ge=1, le=256)]
     num_workers: Count
@@ -243,7 +251,7 @@ def load_params(path: Path | str = "params.yaml", overrides: Sequence[str] = ())
         content = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise HplError(f"{path}: file not found; run from the project's root") from None
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise HplError(f"{path}: malformed YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise HplError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
@@ -266,7 +274,10 @@ def _override(content: dict, override: str) -> None:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise HplError(f"{override!r}: {section} is a value, not a section")
-    content[name] = YAML(typ="safe", pure=True).load(value)
+    try:
+        content[name] = YAML(typ="safe", pure=True).load(value)
+    except YAMLError:
+        raise HplError(f"{override!r}: malformed value; expected YAML such as 0.5, true or [t2i]") from None
 
 
 def _describe(fault: dict, content: dict) -> str:

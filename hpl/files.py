@@ -61,5 +61,7 @@ def run_stage(main: Callable[[], None]) -> None:
         main()
     except HplError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:  # disk full, no permission, a name too long: the message has the file
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -7,7 +7,7 @@ from hpl.backbones.device import prepare_device
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.trained import load_trained
 from hpl.backbones.weights import load_backbone
-from hpl.batches.retrieval import evaluate_histogram, evaluate_towers
+from hpl.batches.retrieval import evaluate_histograms, evaluate_towers
 from hpl.config import load_params
 from hpl.files import output_folder, run_stage, write_json
 from hpl.manifests.tables import Manifests
@@ -24,13 +24,13 @@ def main() -> None:
     zero_shot, _ = evaluate_towers(*before, tables, profile.input, profile.evaluate, device)
     images, texts, _ = load_trained(trained)
     figures, ranks = evaluate_towers(images, texts, tables, profile.input, profile.evaluate, device)
-    histogram, variant = evaluate_histogram(tables, profile.input)
+    floors = evaluate_histograms(tables, profile.input)
 
     with output_folder(evaluation) as folder:
         for task, table in ranks.items():
             table.to_parquet(folder / f"rank_lists_{task}.parquet", index=False)
-        write_json(folder / "histogram.json", {"best": variant})
-    write_json(baselines, {"zero_shot": zero_shot, "colour_histogram": {"i2i": histogram}})
+        write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
+    write_json(baselines, {"zero_shot": zero_shot, **{floor: {"i2i": histogram} for floor, (histogram, _) in floors.items()}})
     write_json(metrics, figures)
 
 

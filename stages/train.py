@@ -13,6 +13,8 @@ from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import load_parts
 from hpl.training.train import train
 
+DECLARED = {"seed", "device", "num_threads", "tasks", "model", "prompt", "loss"}  # what dvc.yaml says this stage depends on
+
 
 def main() -> None:
     manifests, packed, backbone, prompts, trained, curve = map(Path, sys.argv[1:])
@@ -35,7 +37,7 @@ def main() -> None:
         device=device,
     )
     description = {"clip": config, "task_routing": params.model.task_routing, "selection": "last epoch"}
-    description |= {"params": params.model_dump(exclude={"profiles"}), "train": profile.train.model_dump()}
+    description |= {"params": params.model_dump(include=DECLARED), "train": profile.train.model_dump()}
     with output_folder(trained) as folder:
         save_trained(folder, model.images, model.texts, description)
     curves.write(curve)

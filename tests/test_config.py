@@ -1,5 +1,6 @@
 """params.yaml is sound, and a mistake in it is told in full."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,14 @@ def test_changes_on_the_command_line_are_checked_like_the_file() -> None:
     with pytest.raises(HplError) as caught:
         load_params(PARAMS, ["loss.promt_reg=0.5", "seed=-1"])
     assert "loss.promt_reg: unknown key; did you mean loss.prompt_reg?" in str(caught.value) and "seed = -1" in str(caught.value)
-    for wrong in ("loss.prompt_reg", "seed.x=1"):
-        with pytest.raises(HplError, match=wrong.split("=")[0]):
+    for wrong in ("loss.prompt_reg", "seed.x=1", "tasks=[t2i"):
+        with pytest.raises(HplError, match=re.escape(wrong)):
             load_params(PARAMS, [wrong])
+
+
+def test_profiles_share_nothing() -> None:
+    """A YAML alias would let `-S` on one profile change another, or be lost."""
+    assert not any(mark in line.split("#")[0] for line in PARAMS.read_text().splitlines() for mark in ("&", "*", "<<"))
+    profiles = load_params(PARAMS).profiles
+    papers = [profile.model_dump(exclude={"data"}) for name, profile in profiles.items() if name.startswith("paper-")]
+    assert len(papers) == 3 and papers[0] == papers[1] == papers[2]

@@ -3,7 +3,6 @@
 A backbone folder holds open_clip_config.json and open_clip_model.safetensors: `open_clip.create_model("local-dir:data/backbone")`.
 """
 
-import os
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
@@ -71,18 +70,17 @@ def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict]:
     }:
         raise HplError(f"backbone.model = {choice.model!r}: not a plain CLIP ViT, which has the class token that HPL adds to")
     tags = open_clip.list_pretrained_tags_by_model(choice.model)
-    if choice.weights in tags:
-        pretrained = choice.weights
-        if not choice.download:
-            os.environ["HF_HUB_OFFLINE"] = "1"
-    elif Path(choice.weights).is_file():
-        pretrained = choice.weights
-    else:
+    if choice.weights in tags and not choice.download:
+        raise HplError(
+            f"backbone.weights = {choice.weights!r}: a tag, whose weights open_clip fetches from the network; "
+            "set backbone.download: true to allow that, or give a file in data/weights/"
+        )
+    if choice.weights not in tags and not Path(choice.weights).is_file():
         raise HplError(
             f"backbone.weights = {choice.weights!r}: no such file, nor a tag of {choice.model}; expected one of {', '.join(tags)}"
         )
     try:
-        source = open_clip.create_model(choice.model, pretrained=pretrained, precision="fp32", weights_only=True)
+        source = open_clip.create_model(choice.model, pretrained=choice.weights, precision="fp32", weights_only=True)
     except Exception as error:  # open_clip raises anything from OSError to RuntimeError for a file it cannot use
         raise HplError(
             f"backbone.weights = {choice.weights!r}: open_clip could not load it ({type(error).__name__}: {error})"

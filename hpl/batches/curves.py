@@ -12,7 +12,9 @@ from hpl.files import HplError, write_text
 class Curves:
     """Mean of each loss over the epoch. Reading a loss every step costs a device synchronisation, so sums stay on the device."""
 
-    def __init__(self) -> None:
+    def __init__(self, losses: list[str]) -> None:
+        """`losses` are the columns, in order; one that is switched off stays zero, so that a plot of it finds its column."""
+        self.losses = losses
         self.rows: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
         self.count = 0
@@ -26,14 +28,18 @@ class Curves:
 
     def end_epoch(self, epoch: int, **more: float) -> dict[str, float]:
         """Close the epoch; returns its row."""
-        row = {"epoch": epoch, **{name: float(value) / self.count for name, value in self.sums.items()}, **more}
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        row = {"epoch": epoch, **dict.fromkeys(self.losses, 0.0), **means, **more}
         self.rows.append(row)
         self.sums, self.count = {}, 0
         return row
 
     def write(self, path: Path) -> None:
         """Write all epochs, with six significant digits."""
-        write_text(path, pd.DataFrame(self.rows or [{"epoch": 0}]).to_csv(index=False, float_format="%.6g"))
+        write_text(
+            path,
+            pd.DataFrame(self.rows or [{"epoch": 0, **dict.fromkeys(self.losses, 0.0)}]).to_csv(index=False, float_format="%.6g"),
+        )
 
 
 def check_finite(losses: dict[str, Tensor], place: str) -> None:

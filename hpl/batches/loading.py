@@ -66,8 +66,10 @@ class StepDataset(Dataset):
 
 def load_steps(dataset: StepDataset, num_workers: int, device: torch.device) -> Iterator[Batch]:
     """Batches of all steps in order, on the device. With workers, pictures are read and augmented beside the training process."""
-    loader = DataLoader(
-        dataset, batch_size=None, num_workers=num_workers, pin_memory=device.type == "cuda", collate_fn=lambda batch: batch
-    )
+    loader = DataLoader(dataset, batch_size=None, num_workers=num_workers, pin_memory=device.type == "cuda", collate_fn=_as_it_is)
     for batch in loader:
         yield batch.to(device)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch

@@ -23,7 +23,8 @@ def retrieval_metrics(
 
     Args:
         similarity: Q x G, higher is more alike.
-        query_pids, gallery_pids: Q and G identities; in the gallery -1 is junk (ignored) and 0 a distractor (matches nobody).
+        query_pids, gallery_pids: Q and G identities; in the gallery -1 is junk (ignored) and, by the
+            image-to-image rule, 0 a distractor (matches nobody); caption sets number people from 0.
         query_camids, gallery_camids: with both, the image-to-image rule: gallery pictures of the query's person **and** camera are
             ignored. With neither, the text-to-image rule: nothing is ignored but junk.
 
@@ -51,7 +52,7 @@ def retrieval_metrics(
         if query_camids is not None:
             ignored |= (gallery_pids == pid) & (np.asarray(gallery_camids) == query_camids[query])
         match = (gallery_pids == pid) & ~ignored
-        if match.any() and pid > 0:
+        if match.any() and (pid > 0 or query_camids is None):
             scores.append(_score_query(similarity[query, match], similarity[query, ~match & ~ignored]))
     if not scores:
         raise HplError(f"none of the {len(query_pids)} queries has a match in the gallery of {len(gallery_pids)} pictures")

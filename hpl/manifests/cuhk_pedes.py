@@ -45,14 +45,14 @@ def _record(root: Path, entry: object, place: str) -> PictureRecord:
     if split not in ROLE_OF_SPLIT:
         raise HplError(f"{place}: split {entry['split']!r}; expected train, val or test")
     pid = entry["id"]
-    if type(pid) is not int or pid < 1:
+    if type(pid) is not int or not 1 <= pid < 2**31:
         raise HplError(f"{place}: id {pid!r}; expected an integer >= 1")
     captions = entry["captions"]
     if not isinstance(captions, list) or not captions:
         raise HplError(f"{place}: captions {captions!r}; expected a non-empty list of sentences")
     for caption in captions:
-        if not isinstance(caption, str) or not caption.strip():
-            raise HplError(f"{place}: empty caption {caption!r} of {entry['file_path']!r}; expected a sentence")
+        if not isinstance(caption, str) or not caption.strip() or any("\ud800" <= letter <= "\udfff" for letter in caption):
+            raise HplError(f"{place}: empty or broken caption {caption!r} of {entry['file_path']!r}; expected a sentence")
     path = checked_path(root / "imgs", entry["file_path"], place)
     return PictureRecord(
         path=f"imgs/{path}",

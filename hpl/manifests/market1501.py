@@ -8,7 +8,7 @@ from hpl.manifests.records import DISTRACTOR_PID, PictureRecord, existing_folder
 
 FOLDERS = {"bounding_box_train": ("train", "train"), "query": ("test", "query"), "bounding_box_test": ("test", "gallery")}
 FILE_NAME = re.compile(r"(?P<pid>-1|\d+)_c(?P<camid>\d+)s\d+_\d+_\d+\.jpg(\.jpg)?")
-NOT_PICTURES = {"thumbs.db", ".ds_store", "attributes.json"}
+NOT_PICTURES = {"thumbs.db", ".ds_store"}
 
 
 def read_market1501(root: Path) -> list[PictureRecord]:

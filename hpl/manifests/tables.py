@@ -26,7 +26,7 @@ class Manifests:
                 raise HplError(f"{folder / name}: file not found; run the preprocess stage")
         self.images = pd.read_parquet(folder / "images.parquet").set_index("image_id", drop=False)
         captions = pd.read_parquet(folder / "captions.parquet")
-        self.captions = captions.join(self.images[["dataset", "split", "role", "pid", "pack_row"]], on="image_id")
+        self.captions = captions.join(self.images[["dataset", "split", "role", "pid", "source_pid", "pack_row"]], on="image_id")
         self.datasets = read_json(folder / "datasets.json")
 
     def files(self, images: pd.DataFrame) -> list[Path]:

@@ -1,7 +1,7 @@
 """The cache_features stage: the frozen towers run once over the training pictures and captions.
 
 Layout of the folder, all memory-mapped float16: `image_tokens-*.npy`, a row a picture, (2+N) x D; `text_tokens-*.npy`, a row a *token*,
-D, because what follows end-of-text is never used; pictures.parquet (row, image_id, pid) and captions.parquet (picture row, start,
+D, because what follows end-of-text is never used; pictures.parquet (image_id, pid; its order is that of the rows) and captions.parquet (picture row, start,
 length of its tokens), sorted.
 """
 

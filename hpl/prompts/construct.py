@@ -16,6 +16,7 @@ from hpl.prompts.parts import PromptParts
 from hpl.prompts.template import PromptEncoder
 
 V_T2I = 0  # place of v_t2i in F_v
+LOSSES = ["t2i", "i2t", "ic", "total"]  # columns of the curves
 
 
 def construct_prompts(
@@ -37,14 +38,14 @@ def construct_prompts(
         The parts, or None if prompts are not enabled, and the loss curves.
     """
     if not prompt.enabled:
-        return None, Curves()
+        return None, Curves(LOSSES)
     pids, labels = np.unique(cache.pictures["pid"], return_inverse=True)
     encoder = PromptEncoder(prompt_tower).to(device)
     parts = PromptParts(prompt, inversion, prompt_tower, pids.tolist()).to(device)
     networks = [*parts.image_inversion.parameters(), *parts.text_inversion.parameters()]
     groups = [{"params": networks, "lr": options.inversion_lr}, {"params": [parts.identity_tokens], "lr": options.identity_lr}]
     optimizer = torch.optim.Adam(groups)
-    curves = Curves()
+    curves = Curves(LOSSES)
     for epoch in range(1, options.epochs + 1):
         batches = shuffled_batches(len(labels), options.batch_size, seed, epoch, drop_last=False)
         generator = np.random.default_rng([seed, epoch, 1])

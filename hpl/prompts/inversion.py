@@ -13,10 +13,13 @@ class InversionNetwork(nn.Module):
         """`output_scale` is the standard deviation that fresh pseudo-tokens should have: that of the word embeddings they stand among."""
         super().__init__()
         self.queries = nn.Parameter(torch.randn(num_tokens, input_width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            input_width, num_heads, 4 * input_width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                input_width, num_heads, 4 * input_width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(num_layers)
         )
-        self.blocks = nn.TransformerEncoder(layer, num_layers, norm=nn.LayerNorm(input_width), enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(input_width)
         self.output = nn.Linear(input_width, output_width)
         nn.init.normal_(self.output.weight, std=output_scale * input_width**-0.5)
         nn.init.zeros_(self.output.bias)
@@ -33,4 +36,6 @@ class InversionNetwork(nn.Module):
         if ends_B is not None:
             positions = torch.arange(-num_tokens, tokens_BLD.shape[1], device=tokens_BLD.device)
             padding = positions[None, :] > ends_B[:, None]
-        return self.output(self.blocks(x, src_key_padding_mask=padding)[:, :num_tokens])
+        for block in self.blocks:
+            x = block(x, src_key_padding_mask=padding)
+        return self.output(self.norm(x[:, :num_tokens]))

@@ -27,7 +27,8 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def draw_curves(tables: dict[str, pd.DataFrame], path: Path) -> None:
-    """One panel a table: every column but epoch and lr against the epoch, on a logarithmic scale."""
+    """One panel a table: every loss against the epoch, on a logarithmic scale; one that is zero throughout was switched off."""
+    tables = {title: table.loc[:, (table != 0).any()] for title, table in tables.items()}
     drawn = {title: table for title, table in tables.items() if len(table.columns) > 1}
     figure, axes = plt.subplots(1, len(drawn), figsize=(4.2 * len(drawn), 3.4), squeeze=False, layout="constrained")
     for axis, (title, table) in zip(axes[0], drawn.items(), strict=True):
@@ -90,7 +91,7 @@ def draw_rank_lists(rows: list[dict], length: int, path: Path) -> None:
     )
     for line, row in zip(axes, rows, strict=True):
         if "caption" in row:
-            line[0].text(0.0, 0.5, textwrap.fill(row["caption"], 30), fontsize=7, va="center")
+            line[0].text(0.0, 0.5, textwrap.fill(row["caption"], 30), fontsize=7, va="center", parse_math=False)
             line[0].set(xlim=(0, 1), ylim=(0, 1))
             line[0].axis("off")
         else:

@@ -11,7 +11,8 @@ from hpl.reports.figures import draw_contact_sheet, draw_curves, draw_rank_lists
 
 FIGURES = ["rank1", "rank5", "rank10", "mAP", "mINP"]
 NUM_QUERIES = 6  # rank lists shown for each task
-NUM_PEOPLE = 4  # people of each data set in the contact sheet
+NUM_PEOPLE = 2  # people of each data set and split in the contact sheet
+NUM_PICTURES = 12  # of each of them
 
 
 def result_table(metrics: dict, baselines: dict) -> str:
@@ -20,6 +21,7 @@ def result_table(metrics: dict, baselines: dict) -> str:
         "HPL, trained": metrics,
         "same backbone, zero-shot": baselines["zero_shot"],
         "colour histogram": baselines["colour_histogram"],
+        "colour histogram, middle of the picture": baselines["colour_histogram_middle"],
     }
     lines = ["| percent | T2I R1 | R5 | R10 | mAP | mINP | I2I R1 | R5 | R10 | mAP | mINP |", "|---|" + "---:|" * 10]
     for name, figures in rows.items():
@@ -71,8 +73,8 @@ def write_report(
             files = [_file(tables, image) for image in found["image_id"]]
             rows.append({**shown, "found": list(zip(files, found["similarity"], found["match"], strict=True))})
         draw_rank_lists(rows, int(lists["rank"].max()), figures / f"rank_lists_{task}.png")
-    histogram = read_json(evaluation / "histogram.json")["best"]
-    write_text(folder / "README.md", _page(read_json(metrics), read_json(baselines), histogram, audit, settings))
+    histograms = read_json(evaluation / "histograms.json")
+    write_text(folder / "README.md", _page(read_json(metrics), read_json(baselines), histograms, audit, settings))
 
 
 def _file(tables: Manifests, image_id: int) -> Path:
@@ -80,21 +82,21 @@ def _file(tables: Manifests, image_id: int) -> Path:
 
 
 def _people(tables: Manifests) -> list[tuple[str, list[Path]]]:
-    """The first people of each data set and split that have most pictures, eight pictures each at most, evenly over their files."""
+    """The first people of each data set and split that have most pictures, at most NUM_PICTURES of each."""
     rows = []
     images = tables.images[(tables.images["pid"] > 0) & (tables.images["role"] != "dropped")]
     for (dataset, split), group in images.groupby(["dataset", "split"], sort=True):
         if split == "val":
             continue
         sizes = group.groupby("pid").size()
-        for pid in sizes.sort_values(ascending=False, kind="stable").index[: NUM_PEOPLE // 2]:
+        for pid in sizes.sort_values(ascending=False, kind="stable").index[:NUM_PEOPLE]:
             pictures = group[group["pid"] == pid].sort_values(["camid", "path"])
-            chosen = pictures.iloc[np.linspace(0, len(pictures) - 1, min(12, len(pictures))).round().astype(int)]
+            chosen = pictures.iloc[np.linspace(0, len(pictures) - 1, min(NUM_PICTURES, len(pictures))).round().astype(int)]
             rows.append((f"{dataset}, {split}, pid {pid}", tables.files(chosen)))
     return rows
 
 
-def _page(metrics: dict, baselines: dict, histogram: str, audit: dict, settings: dict[str, str]) -> str:
+def _page(metrics: dict, baselines: dict, histograms: dict, audit: dict, settings: dict[str, str]) -> str:
     people, links = audit["people"], audit["links"]
     t2i, i2i = metrics["t2i"], metrics["i2i"]
     described = "\n".join(f"- {name}: {value}" for name, value in settings.items())
@@ -108,8 +110,9 @@ def _page(metrics: dict, baselines: dict, histogram: str, audit: dict, settings:
 
 T2I: {t2i["num_queries"]:,} captions as queries ({t2i["num_skipped"]:,} skipped without a match). I2I: {i2i["num_queries"]:,} pictures as
 queries ({i2i["num_skipped"]:,} skipped). R*k*: a right picture among the first *k*; mAP: mean of the precision at each right picture; mINP: right pictures
-over the rank of the last one. Ties count against us. The zero-shot row is the backbone before stage II. The histogram row learns nothing: it is the best by
-mAP of eight counts of colour ({histogram}), and so the floor.
+over the rank of the last one. Ties count against us. The zero-shot row is the backbone before stage II. The histogram rows learn nothing: each is
+the best by mAP of eight counts of colour ({histograms["colour_histogram"]}; {histograms["colour_histogram_middle"]}), over the whole picture and without
+a fifth of the width at each side, where the background is.
 
 ## Curves
 

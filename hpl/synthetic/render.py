@@ -14,7 +14,7 @@ from hpl.synthetic.figure import PART, PARTS, Canvas, draw_pedestrian
 from hpl.synthetic.people import COLOURS, Identity, Instance, draw_identity, draw_instance
 
 WORLDS = {"pretrain": 1, "caption": 2, "picture": 3}
-STRENGTHS = {"pretrain": 0.25, "caption": 0.3, "picture": 0.4}  # of the cameras' distortions
+STRENGTHS = {"pretrain": 0.25, "caption": 0.35, "picture": 0.5}  # of the cameras' distortions
 CANVAS_SIZE = (224, 320)  # px, width and height; about twice the finished picture
 BODY_HEIGHT = 236  # px on the canvas
 VISIBLE_SHARE = {
@@ -126,9 +126,8 @@ def _box(instance: Instance | None, subject: str, rng: np.random.Generator) -> t
         half += 24
     elif instance and instance.bag == "suitcase":
         half += 8
-    middle += rng.normal(0, 13)
-    top, bottom = top + rng.normal(-9, 9), bottom + rng.normal(3, 9)
-    left, right = middle - half + rng.normal(0, 6), middle + half + rng.normal(0, 6)
+    top, bottom = top + rng.normal(-9, 5), bottom + rng.normal(3, 5)
+    left, right = middle - half + rng.normal(0, 8), middle + half + rng.normal(0, 8)
     if instance and instance.occlusion == "crop":
         bottom -= rng.uniform(45, 100)
     if subject == "fragment":

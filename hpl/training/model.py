@@ -1,5 +1,8 @@
 """Everything that takes part in stage II: two towers, their heads, and the prompt parts of stage I."""
 
+from functools import partial
+
+import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
@@ -14,6 +17,7 @@ from hpl.losses.triplet import batch_hard_triplet_loss
 from hpl.prompts.parts import PromptParts
 from hpl.prompts.template import PromptEncoder
 
+LOSSES = ["sdm", "id_t2i", "tri", "id_i2i", "cic", "tgps", "vgps", "cmpr"]  # the terms of eq. 14, by name
 CLASSIFIER_DEVIATION = 0.001  # of fresh classifier weights (IRRA, Bag of Tricks)
 
 
@@ -29,6 +33,7 @@ class HPL(nn.Module):
         self.parts = parts
         if parts is not None:
             parts.identity_tokens.requires_grad_(False)  # r~ is kept from stage I, so are the tokens it came from
+        torch.manual_seed(seed)  # the same heads with and without prompts, so that an ablation changes one thing
         self.t2i_classifier = nn.Linear(width, num_identities)
         self.i2i_neck = nn.BatchNorm1d(width)
         self.i2i_neck.bias.requires_grad_(False)
@@ -40,22 +45,26 @@ class HPL(nn.Module):
     def forward(self, batch: Batch, loss: Loss, tasks: list[str]) -> dict[str, Tensor]:
         """The weighted terms of L_total (eqs. 2, 10-12 and 14), by name; their sum is what is minimised."""
         tokens_BXD = self.images(batch.images_B3HW)
+        exact = partial(torch.autocast, tokens_BXD.device.type, enabled=False)  # half precision is too coarse for cosines / 0.02
         num_captioned, labels_B = batch.num_captioned, batch.labels_B
         image_t2i_TD, labels_T = tokens_BXD[:num_captioned, 0], labels_B[:num_captioned]
         losses = {}
         if "t2i" in tasks:
             text_tokens_TLD, ends_T = self.texts(batch.token_ids_TL)
             text_TD = at_end(text_tokens_TLD, ends_T)
-            losses["sdm"] = similarity_distribution_loss(image_t2i_TD, text_TD, labels_T, loss.sdm_temperature)
+            with exact():
+                losses["sdm"] = similarity_distribution_loss(image_t2i_TD, text_TD, labels_T, loss.sdm_temperature)
             losses["id_t2i"] = t2i_identity_loss(self.t2i_classifier(image_t2i_TD), self.t2i_classifier(text_TD), labels_T)
         if "i2i" in tasks:
             seen = slice(0 if loss.i2i_batch == "all" or num_captioned == len(labels_B) else num_captioned, None)
             image_i2i_SD, labels_S = tokens_BXD[seen, 1], labels_B[seen]
-            losses["tri"] = batch_hard_triplet_loss(image_i2i_SD, labels_S, loss.triplet_margin)
+            with exact():
+                losses["tri"] = batch_hard_triplet_loss(image_i2i_SD, labels_S, loss.triplet_margin)
             logits_SN = self.i2i_classifier(self.i2i_neck(image_i2i_SD))
             losses["id_i2i"] = i2i_identity_loss(logits_SN, labels_S, loss.label_smoothing)
             if self.parts is not None and loss.identity_prompt:
-                cic = identity_prompt_loss(image_i2i_SD, self.parts.identity_prompts, labels_S, loss.prompt_temperature)
+                with exact():
+                    cic = identity_prompt_loss(image_i2i_SD, self.parts.identity_prompts, labels_S, loss.prompt_temperature)
                 losses["cic"] = loss.identity_prompt * cic
         if self.parts is not None and "t2i" in tasks:
             losses |= self._instance_losses(tokens_BXD[:num_captioned], text_tokens_TLD, ends_T, text_TD, labels_T, loss)

@@ -29,6 +29,8 @@ def pretrain(
 
     Captions of a picture are pairs of their own; pairs of one batch are negatives of each other (Radford et al., 2021).
     """
+    if not options.epochs:
+        return Curves(["contrast"])
     captions = manifests.captions[manifests.captions["role"] == "pretrain"]
     if captions.empty:
         raise HplError(
@@ -46,7 +48,7 @@ def pretrain(
         betas=(0.9, 0.98),
         fused=True,
     )
-    curves, contrast = Curves(), ClipLoss()
+    curves, contrast = Curves(["contrast"]), ClipLoss()
     for epoch in range(1, options.epochs + 1):
         batches = shuffled_batches(len(captions), options.batch_size, seed, epoch, drop_last=True)
         steps = [

@@ -16,7 +16,7 @@ from hpl.config import Input, Loss, Model, Train
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import PromptParts
-from hpl.training.model import HPL
+from hpl.training.model import HPL, LOSSES
 
 
 def train(
@@ -50,7 +50,7 @@ def train(
         weight_decay=options.weight_decay,
         fused=True,
     )
-    curves = Curves()
+    curves = Curves([*LOSSES, "total"])
     for epoch in range(1, options.epochs + 1):
         hpl.train()
         steps = epoch_steps(pictures, captions, pids, tasks, options, seed, epoch)

@@ -90,8 +90,6 @@ def test_positions_between_rectangles() -> None:
     assert resized.shape == (1 + 24, 1) and resized[0] == 7.0
     grid = resized[1:, 0].reshape(12, 2)
     assert torch.all(grid.diff(dim=0) > 0) and torch.allclose(grid[:, 0], grid[:, 1])
-    square = torch.randn(1 + 49, 4)
-    assert torch.equal(resize_positions(resize_positions(square, (7, 7), (7, 7)), (7, 7), (7, 7)), square)
 
 
 def test_given_weights_from_a_file_are_resized_to_the_pictures(tmp_path) -> None:
@@ -104,9 +102,22 @@ def test_given_weights_from_a_file_are_resized_to_the_pictures(tmp_path) -> None
     assert build_clip(config)(torch.zeros(1, 3, 384, 128))[0].shape == (1, 512)
     ids = tokenize(CAPTIONS, 77)
     torch.testing.assert_close(model.eval().encode_text(ids), source.encode_text(ids))
+    given, made = source.visual.state_dict(), model.visual.state_dict()
+    assert given.keys() == made.keys()
+    for name, value in given.items():
+        if name == "positional_embedding":
+            assert torch.equal(made[name][0], value[0]) and made[name].shape == (1 + 48, 768)
+        else:
+            assert torch.equal(made[name], value), name
 
 
 def test_unknown_weights_are_refused_by_name() -> None:
     choice = OpenClipBackbone(source="open_clip", model="ViT-B-32", weights="nowhere.pt", download=False)
     with pytest.raises(HplError, match="'nowhere.pt': no such file, nor a tag of ViT-B-32"):
+        create_backbone(choice, Input(height=64, width=32, context_length=77))
+
+
+def test_a_tag_is_not_fetched_unless_asked() -> None:
+    choice = OpenClipBackbone(source="open_clip", model="ViT-B-32", weights="openai", download=False)
+    with pytest.raises(HplError, match="set backbone.download: true to allow that"):
         create_backbone(choice, Input(height=64, width=32, context_length=77))

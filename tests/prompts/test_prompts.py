@@ -74,6 +74,11 @@ def test_inversion_ignores_what_follows_the_end() -> None:
     assert not torch.allclose(network(tokens[1:], ends[1:]), network(changed[:1], ends[1:]))
 
 
+def test_layers_do_not_start_as_copies_of_one_another() -> None:
+    first, second = inversion().blocks
+    assert not torch.equal(first.linear1.weight, second.linear1.weight)
+
+
 def test_fresh_pseudo_tokens_have_the_scale_of_word_embeddings() -> None:
     out = inversion()(torch.randn(64, 9, 16))
     assert out.shape == (64, 4, 24) and 0.3 < float(out.std()) < 0.7

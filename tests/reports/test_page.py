@@ -17,7 +17,11 @@ def figures(value: float) -> dict[str, float]:
 def test_the_table_has_both_tasks_and_a_dash_for_what_was_not_measured() -> None:
     table = result_table(
         {"t2i": figures(50.0), "i2i": figures(60.25)},
-        {"zero_shot": {"t2i": figures(40.0), "i2i": figures(41.0)}, "colour_histogram": {"i2i": figures(9.5)}},
+        {
+            "zero_shot": {"t2i": figures(40.0), "i2i": figures(41.0)},
+            "colour_histogram": {"i2i": figures(9.5)},
+            "colour_histogram_middle": {"i2i": figures(19.5)},
+        },
     )
     lines = table.splitlines()
     assert len({line.count("|") for line in lines}) == 1

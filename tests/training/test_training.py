@@ -1,6 +1,8 @@
 """Stage II: what learns and what does not, the switches, batch composition, schedules, and a loss that is not finite."""
 
+from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,8 +19,10 @@ from hpl.batches.text import tokenize
 from hpl.batches.transforms import augment, normalise
 from hpl.config import Inversion, Loss, Model, load_params
 from hpl.files import HplError
+from hpl.losses.sdm import similarity_distribution_loss
 from hpl.prompts.parts import PromptParts
 from hpl.training.model import HPL
+from hpl.training.pretrain import pretrain
 from hpl.training.train import epoch_steps
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -213,9 +217,48 @@ def test_augmentation_is_random_by_seed_and_by_picture() -> None:
 
 
 def test_curves_average_an_epoch(tmp_path: Path) -> None:
-    curves = Curves()
+    curves = Curves(["sdm", "cmpr"])
     for value in (1.0, 3.0):
         curves.add({"sdm": torch.tensor(value)})
     curves.end_epoch(1, lr=0.1)
     curves.write(tmp_path / "curves.csv")
-    assert (tmp_path / "curves.csv").read_text() == "epoch,sdm,lr\n1,2,0.1\n"
+    assert (tmp_path / "curves.csv").read_text() == "epoch,sdm,cmpr,lr\n1,2,0,0.1\n"
+
+
+def test_losses_are_computed_in_full_precision_under_autocast(clip: CLIP) -> None:
+    """Half-precision logits of cosines / 0.02 would be coarse to a quarter of a nat."""
+    hpl = make(clip)
+    seen = []
+
+    def spy(images: torch.Tensor, texts: torch.Tensor, pids: torch.Tensor, temperature: float) -> torch.Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return similarity_distribution_loss(images, texts, pids, temperature)
+
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", dtype=torch.bfloat16):
+        patch.setattr("hpl.training.model.similarity_distribution_loss", spy)
+        losses = hpl(batch(), LOSS, BOTH)
+    assert seen == [False] and losses["sdm"].dtype == losses["cic"].dtype == losses["tri"].dtype == torch.float32
+    for name, value in losses_of(clip).items():
+        torch.testing.assert_close(losses[name], value, rtol=0.1, atol=0.1, msg=name)
+
+
+def test_heads_start_the_same_with_and_without_prompts(clip: CLIP) -> None:
+    with_prompts, without = make(clip), make(clip, prompts=False)
+    assert torch.equal(with_prompts.t2i_classifier.weight, without.t2i_classifier.weight)
+    assert torch.equal(with_prompts.i2i_classifier.weight, without.i2i_classifier.weight)
+
+
+def test_no_pretraining_needs_no_pictures(clip: CLIP) -> None:
+    nothing = SimpleNamespace(captions=None)
+    options = PARAMS.profiles["paper-cuhk-market"].pretrain
+    before = {name: value.clone() for name, value in clip.state_dict().items()}
+    assert pretrain(clip, nothing, Path("none"), options, PARAMS.active.input, 0, torch.device("cpu")).rows == []
+    assert all(torch.equal(value, before[name]) for name, value in clip.state_dict().items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_on_a_gpu_is_the_step_on_the_cpu(clip: CLIP) -> None:
+    device = torch.device("cuda")
+    on_gpu = make(deepcopy(clip)).to(device)(batch().to(device), LOSS, BOTH)
+    for name, value in losses_of(clip).items():
+        torch.testing.assert_close(on_gpu[name].cpu(), value, rtol=1e-3, atol=1e-3, msg=name)
