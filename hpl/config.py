@@ -5,6 +5,7 @@ source of each key stand beside it in params.yaml. YAML is read as version 1.2, 
 """
 
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,8 +47,20 @@ class Synthetic(Section):
 
 
 class Preprocess(Section):
-    link_hash_distance: Annotated[int, Field(ge=0, le=32)]
+    on_bad_image: Literal["error", "skip"]
+    strict: bool
+    pack_pictures: bool
+    link_candidate: Share
     link_correlation: Share
+    val_share: Annotated[float, Field(ge=0, lt=1)]
+    test_share: Annotated[float, Field(ge=0, lt=1)]
+    split_seed: Seed
+
+    @model_validator(mode="after")
+    def _somebody_is_left_to_train_on(self) -> "Preprocess":
+        if self.val_share + self.test_share >= 1:
+            raise ValueError(f"val_share + test_share = {self.val_share + self.test_share:g}; expected less than 1")
+        return self
 
 
 class Model(Section):
@@ -82,7 +95,12 @@ class Loss(Section):
 
 
 class DataSet(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")] | None = None
+    format: Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "market-1501", "msmt17", "dukemtmc-reid", "table", "folders"]
     folder: str
+    use: Annotated[list[Literal["train", "test", "pretrain"]], Field(min_length=1)]
+    official: bool = True
+    camera_pattern: str | None = None
 
     @field_validator("folder")
     @classmethod
@@ -91,19 +109,36 @@ class DataSet(Section):
             raise ValueError("expected a folder inside data/raw/<profile>/ (a symbolic link may stand there), without '..'")
         return folder
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DataSet":
+        if len(set(self.use)) < len(self.use) or ("pretrain" in self.use and len(self.use) > 1):
+            raise ValueError(f"use = {self.use}; expected [train], [test], [train, test] or [pretrain]")
+        if self.camera_pattern is not None:
+            if self.format != "folders":
+                raise ValueError(f"camera_pattern is for format folders, not {self.format}")
+            try:
+                groups = re.compile(self.camera_pattern).groups
+            except re.error as error:
+                raise ValueError(f"camera_pattern = {self.camera_pattern!r}: {error}") from None
+            if groups != 1:
+                raise ValueError(f"camera_pattern = {self.camera_pattern!r}; expected one group, such as '_c(\\d+)'")
+        return self
 
-class CaptionSet(DataSet):
-    format: Literal["cuhk-pedes", "icfg-pedes", "rstpreid"]
-
-
-class PictureSet(DataSet):
-    format: Literal["market-1501", "msmt17", "dukemtmc-reid"]
+    @property
+    def label(self) -> str:
+        """What the set is called in manifests and reports."""
+        return self.name or Path(self.folder).name
 
 
 class Data(Section):
-    caption_set: CaptionSet
-    picture_set: PictureSet
-    pretrain_set: CaptionSet | None
+    datasets: Annotated[list[DataSet], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Data":
+        labels = [source.label for source in self.datasets]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"datasets are named {', '.join(labels)}; expected each name once (give one a `name`)")
+        return self
 
 
 class Input(Section):
@@ -202,9 +237,9 @@ class Profile(Section):
 
     @model_validator(mode="after")
     def _pretrain_needs_pictures(self) -> "Profile":
-        if self.pretrain.epochs and self.data.pretrain_set is None:
+        if self.pretrain.epochs and not any("pretrain" in source.use for source in self.data.datasets):
             raise ValueError(
-                f"pretrain.epochs = {self.pretrain.epochs} needs data.pretrain_set, which is null; expected 0 epochs or a data set"
+                f"pretrain.epochs = {self.pretrain.epochs} needs a data set with use: [pretrain]; expected 0 epochs or such a set"
             )
         if self.backbone.source == "scratch":
             patch = self.backbone.patch_size
