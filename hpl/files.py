@@ -29,6 +29,11 @@ def output_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def kept_folder(name: str) -> Path:
+    """Where work that may be used again is kept, outside all outputs and git: `.resume/<name>` of the project that DVC runs."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / ".resume" / name
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically, making its folder if need be."""
     path = Path(path)
@@ -53,6 +58,8 @@ def read_json(path: Path) -> object:
         raise HplError(f"{path}: not UTF-8 text (byte {error.start}); expected a JSON file") from None
     except json.JSONDecodeError as error:
         raise HplError(f"{path}: line {error.lineno}, column {error.colno}: malformed JSON ({error.msg})") from None
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
+        raise HplError(f"{path}: JSON that cannot be read ({error})") from None
 
 
 def run_stage(main: Callable[[], None]) -> None:

@@ -30,7 +30,7 @@ def main() -> None:
         for task, table in ranks.items():
             table.to_parquet(folder / f"rank_lists_{task}.parquet", index=False)
         write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
-    write_json(baselines, {"zero_shot": zero_shot, **{floor: {"i2i": histogram} for floor, (histogram, _) in floors.items()}})
+    write_json(baselines, {"zero_shot": zero_shot, **{floor: histogram for floor, (histogram, _) in floors.items()}})
     write_json(metrics, figures)
 
 

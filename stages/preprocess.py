@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 
 from hpl.config import load_params
-from hpl.files import run_stage
+from hpl.files import kept_folder, run_stage
 from hpl.manifests.build import build_manifests
 
 
 def main() -> None:
     raw, manifests, packed = map(Path, sys.argv[1:])
     params = load_params()
-    build_manifests(raw, params.active.data, params.active.input, params.preprocess, params.num_workers, manifests, packed)
+    store = kept_folder("preprocess")
+    build_manifests(raw, params.active.data, params.active.input, params.preprocess, params.num_workers, manifests, packed, store)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ def main() -> None:
     manifests, evaluation, curves, metrics, baselines, reports = map(Path, sys.argv[1:])
     params = load_params()
     profile = params.active
-    sets = [source.folder for source in (profile.data.caption_set, profile.data.picture_set)]
     settings = {
         "Profile": f"`{params.profile}`"
         + (" (the synthetic data set: these figures say nothing about real cameras)" if params.profile == "bundled" else ""),
-        "Data": " + ".join(sets),
+        "Trained on": " + ".join(source.label for source in profile.data.datasets if "train" in source.use),
+        "Evaluated on": " + ".join(source.label for source in profile.data.datasets if "test" in source.use),
         "Tasks trained": ", ".join(params.tasks) + f"; seed {params.seed}; the last epoch is evaluated, none was chosen",
     }
     titles = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": "train.csv"}

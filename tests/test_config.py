@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from hpl.config import load_params
 from hpl.files import HplError
@@ -32,7 +33,8 @@ def test_the_papers_profiles_are_the_papers() -> None:
         profile = params.profiles[name]
         assert profile.inversion.layers == 4
         train, construct = profile.train, profile.construct_prompts
-        assert (profile.data.caption_set.folder, profile.data.picture_set.folder) == folders
+        assert tuple(source.folder for source in profile.data.datasets) == folders
+        assert all(source.official and source.use == ["train", "test"] for source in profile.data.datasets)
         assert (profile.input.height, profile.input.width, profile.input.context_length) == (384, 128, 77)
         assert profile.backbone.model == "ViT-B-16-quickgelu"
         assert (construct.epochs, construct.inversion_lr, construct.identity_lr, construct.lr_decay) == (10, 5e-5, 0.02, 0.8)
@@ -133,3 +135,26 @@ def test_profiles_share_nothing() -> None:
     profiles = load_params(PARAMS).profiles
     papers = [profile.model_dump(exclude={"data"}) for name, profile in profiles.items() if name.startswith("paper-")]
     assert len(papers) == 3 and papers[0] == papers[1] == papers[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"use": ["pretrain", "train"]}, r"use = .*expected \[train\], \[test\], \[train, test\] or \[pretrain\]"),
+        ({"use": ["train", "train"]}, "use = "),
+        ({"camera_pattern": r"_c(\d+)"}, "camera_pattern is for format folders, not cuhk-pedes"),
+        ({"format": "folders", "camera_pattern": r"_c\d+"}, "expected one group"),
+        ({"format": "folders", "camera_pattern": "("}, "camera_pattern = "),
+        ({"folder": "../elsewhere"}, "expected a folder inside data/raw/"),
+        ({"name": "Market-1501"}, "expected each name once"),
+        ({"format": "cuhk"}, "format = 'cuhk': expected 'cuhk-pedes'"),
+    ],
+)
+def test_a_bad_data_set_is_named(tmp_path: Path, changes: dict, message: str) -> None:
+    yaml = YAML()
+    content = yaml.load(PARAMS)
+    content["profiles"]["bundled"]["data"]["datasets"][0].update(changes)
+    yaml.dump(content, tmp_path / "params.yaml")
+    with pytest.raises(HplError, match=message) as caught:
+        load_params(tmp_path / "params.yaml")
+    assert "datasets" in str(caught.value)

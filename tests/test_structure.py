@@ -48,7 +48,7 @@ def test_reports_and_evaluation_import_neither_torch_nor_training() -> None:
 
 
 def test_stages_are_the_stages() -> None:
-    expected = "synthesize preprocess pretrain cache_features construct_prompts train evaluate report".split()
+    expected = "synthesize preprocess audit pretrain cache_features construct_prompts train evaluate report".split()
     assert STAGES == expected
     assert sorted(path.stem for path in (ROOT / "stages").glob("*.py")) == sorted(expected)
     for file in (ROOT / "stages").glob("*.py"):

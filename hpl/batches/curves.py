@@ -1,5 +1,6 @@
 """Loss curves as a CSV that `dvc plots show` draws: a row an epoch, a column a loss, deterministic bytes."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -42,11 +43,11 @@ class Curves:
         )
 
 
-def check_finite(losses: dict[str, Tensor], place: str) -> None:
-    """HplError naming each loss that is not finite; call it before the optimiser moves."""
-    values = torch.stack([value.detach().double() for value in losses.values()])
-    if not torch.isfinite(values).all():
-        bad = ", ".join(
-            f"{name} = {float(value)}" for name, value in zip(losses, values, strict=True) if not torch.isfinite(value)
-        )
+def check_finite(losses: dict[str, Tensor], place: str) -> dict[str, float]:
+    """The losses as numbers, in one transfer. HplError names each that is not finite; call it before the optimiser moves."""
+    values = torch.stack([value.detach().double() for value in losses.values()]).tolist()
+    numbers = dict(zip(losses, values, strict=True))
+    bad = ", ".join(f"{name} = {value}" for name, value in numbers.items() if not math.isfinite(value))
+    if bad:
         raise HplError(f"{place}: non-finite loss: {bad}; no step was taken. A lower learning rate, or amp: false, may help")
+    return numbers

@@ -34,10 +34,10 @@ def extract_text_features(
 ) -> Tensor:
     """Encode captions. Returns t_eos, float32, n x D, on the CPU, not normalised."""
     tower.eval()
-    tokens = tokenize(captions, context_length)
 
     def encode(start: int) -> Tensor:
-        return at_end(*tower(tokens[start : start + batch_size].to(device))).float().cpu()
+        tokens = tokenize(captions[start : start + batch_size], context_length)
+        return at_end(*tower(tokens.to(device))).float().cpu()
 
     return _in_batches(encode, len(captions), batch_size, "encode captions", "captions")
 

@@ -1,23 +1,80 @@
-"""Steps of training as tensors: pictures come from the packed array, whole batches at a time, in worker processes if asked."""
+"""Steps of training as tensors: pictures from packed arrays or from files, whole batches at a time, in worker processes if asked.
+
+Packed is the faster, so what is trained on is packed where it may be: one core makes ready 4,400 pictures of 384 x 128 a second,
+2,300 from files of 64 x 128, and 530 by Pillow and torchvision (benchmarks/loading.py).
+"""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from hpl.batches.text import tokenize
 from hpl.batches.transforms import augment, normalise
+from hpl.config import Input
+from hpl.files import HplError
+from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader
+from hpl.manifests.tables import Manifests
+
+BLOCK = 65536  # paths made at a time
+
+
+class TrainingPictures:
+    """Pictures by image_id at the training size: from the packed arrays where they have a `pack_row`, else from their files.
+
+    Holds a few bytes and, where it is not packed, the path of each picture, so that worker processes get it cheaply.
+    """
+
+    def __init__(self, manifests: Manifests, packed: Path, images: pd.DataFrame, size: Input) -> None:
+        """`images` are the rows of manifests.images that may be asked for; `packed` is opened by the process that reads."""
+        self.packed, self.height, self.width = Path(packed), size.height, size.width
+        images = images.iloc[np.argsort(images["image_id"].to_numpy())]
+        self.image_ids = images["image_id"].to_numpy()
+        self.pack_rows = images["pack_row"].to_numpy()
+        loose = images[self.pack_rows < 0]
+        self.path_rows = np.cumsum(self.pack_rows < 0) - 1
+        blocks = [manifests.files(loose.iloc[start : start + BLOCK]) for start in range(0, len(loose), BLOCK)]
+        self.paths = pa.chunked_array([[str(file) for file in block] for block in blocks], pa.large_string())
+        self.reader: ShardReader | None = None
+
+    def read(self, image_ids: np.ndarray) -> Tensor:
+        """uint8, N x 3 x height x width. KeyError for an image_id that is not in `images`; HplError names a bad file."""
+        rows = np.searchsorted(self.image_ids, image_ids)
+        if not np.array_equal(self.image_ids.take(rows, mode="clip"), image_ids):
+            raise KeyError("an image_id is not among the pictures of this reader")
+        pack_rows = self.pack_rows[rows]
+        packed = pack_rows >= 0
+        if not packed.any():
+            return self._read_files(rows)
+        if self.reader is None:
+            self.reader = ShardReader(self.packed, "pictures")
+        if packed.all():
+            return torch.from_numpy(self.reader[pack_rows])
+        pictures = torch.empty(len(rows), 3, self.height, self.width, dtype=torch.uint8)
+        pictures[torch.from_numpy(packed)] = torch.from_numpy(self.reader[pack_rows[packed]])
+        pictures[torch.from_numpy(~packed)] = self._read_files(rows[~packed])
+        return pictures
+
+    def _read_files(self, rows: np.ndarray) -> Tensor:
+        files = self.paths.take(self.path_rows[rows]).to_pylist()
+        return torch.from_numpy(read_pictures(files, self.height, self.width))
+
+    def __getstate__(self) -> dict:  # a copy for another process opens the arrays itself
+        return {**self.__dict__, "reader": None}
 
 
 @dataclass(frozen=True)
 class Batch:
     """B pictures, the first B_t of which have a caption."""
 
-    images_B3HW: Tensor  # float32, normalised
+    images_B3HW: Tensor  # float32, normalised; uint8 as a worker hands it over, a quarter of the bytes
     token_ids_TL: Tensor  # int64, the captions of the first B_t pictures
     labels_B: Tensor  # int64, index of the training identity
     num_captioned: int  # B_t
@@ -36,39 +93,52 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step is made of: rows of the packed pictures (captioned ones first), rows of the token table, labels, and a seed."""
+    """What a step is made of: pictures (captioned ones first), rows of the captions, labels, and a seed."""
 
-    picture_rows: np.ndarray
+    image_ids: np.ndarray
     caption_rows: np.ndarray
     labels: np.ndarray
     seed: int
 
 
 class StepDataset(Dataset):
-    """Item i is the whole batch of step i, augmented; it depends on the step alone, so any number of workers gives the same."""
+    """Item i is the whole batch of step i, augmented, its captions tokenised.
 
-    def __init__(self, packed: Path, tokens_CL: Tensor, steps: list[Step], pad: int, erase_probability: float) -> None:
-        self.packed, self.tokens_CL, self.steps = Path(packed), tokens_CL, steps
-        self.pad, self.erase_probability = pad, erase_probability
-        self.pictures: ShardReader | None = None  # opened in the process that reads
+    It depends on the step alone, so any number of workers gives the same.
+    """
+
+    def __init__(
+        self,
+        pictures: TrainingPictures,
+        captions: pd.Series,
+        context_length: int,
+        steps: list[Step],
+        pad: int,
+        erase_probability: float,
+    ) -> None:
+        """`captions` is the column of sentences that Step.caption_rows count."""
+        self.pictures, self.captions, self.context_length = pictures, captions, context_length
+        self.steps, self.pad, self.erase_probability = steps, pad, erase_probability
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __getitem__(self, index: int) -> Batch:
-        if self.pictures is None:
-            self.pictures = ShardReader(self.packed, "pictures")
         step = self.steps[index]
-        images = augment(torch.from_numpy(self.pictures[step.picture_rows]), self.pad, self.erase_probability, step.seed)
-        tokens = self.tokens_CL[torch.from_numpy(step.caption_rows)]
-        return Batch(normalise(images), tokens, torch.from_numpy(step.labels), len(step.caption_rows))
+        images = augment(self.pictures.read(step.image_ids), self.pad, self.erase_probability, step.seed)
+        tokens = tokenize(self.captions.iloc[step.caption_rows], self.context_length)
+        return Batch(images, tokens, torch.from_numpy(step.labels), len(step.caption_rows))
 
 
 def load_steps(dataset: StepDataset, num_workers: int, device: torch.device) -> Iterator[Batch]:
-    """Batches of all steps in order, on the device. With workers, pictures are read and augmented beside the training process."""
+    """Batches of all steps in order, on the device, normalised there. Workers read and augment beside the training process."""
     loader = DataLoader(dataset, batch_size=None, num_workers=num_workers, pin_memory=device.type == "cuda", collate_fn=_as_it_is)
-    for batch in loader:
-        yield batch.to(device)
+    try:
+        for batch in loader:
+            batch = batch.to(device)
+            yield replace(batch, images_B3HW=normalise(batch.images_B3HW))
+    except HplError as error:  # of a worker: DataLoader put that process's traceback before it
+        raise HplError(str(error).rsplit("HplError: ", 1)[-1].strip()) from None
 
 
 def _as_it_is(batch: Batch) -> Batch:

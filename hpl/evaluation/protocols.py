@@ -37,8 +37,14 @@ def evaluate_i2i(
     """Figures of image-to-image retrieval: cos(v_i2i, v_i2i). Both tables have columns pid and camid."""
     similarity = unit(query_features) @ unit(gallery_features).T
     return retrieval_metrics(
-        similarity, queries["pid"].to_numpy(), gallery["pid"].to_numpy(), queries["camid"].to_numpy(), gallery["camid"].to_numpy()
+        similarity, queries["pid"].to_numpy(), gallery["pid"].to_numpy(), _query_camids(queries), gallery["camid"].to_numpy()
     )
+
+
+def _query_camids(queries: pd.DataFrame) -> np.ndarray:
+    """Cameras of the queries; an unknown one (-1) is the camera of no gallery picture."""
+    camids = queries["camid"].to_numpy()
+    return np.where(camids < 0, -2, camids)
 
 
 def rank_lists(
@@ -61,7 +67,7 @@ def rank_lists(
         pids = queries["pid"].to_numpy()[start : start + BLOCK, None]
         ignored = np.broadcast_to(gallery_pids == JUNK_PID, (len(pids), len(gallery_pids)))
         if camera_rule:
-            camids = queries["camid"].to_numpy()[start : start + BLOCK, None]
+            camids = _query_camids(queries)[start : start + BLOCK, None]
             ignored = ignored | ((pids == gallery_pids) & (camids == gallery_camids))
         similarity = left[start : start + BLOCK] @ right.T
         order = rank_order(similarity, ignored, length)

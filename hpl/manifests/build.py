@@ -1,138 +1,225 @@
-"""The preprocess stage: several data sets -> one picture table, one caption table, packed pictures and an account of all of it.
+"""The preprocess stage: data sets of any format -> one picture table, one caption table, packed pictures and an account of all of it.
 
-The schema of the tables stands in hpl/manifests/tables.py; audit.json tells what was read, linked and dropped.
+The schema of the tables stands in hpl/manifests/tables.py; audit.json and links.parquet tell what was read, linked, skipped and dropped.
 """
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from hpl.config import Data, Input, Preprocess
+from hpl.config import Data, DataSet, Input, Preprocess
 from hpl.files import HplError, output_folder, write_json
-from hpl.manifests.cuhk_pedes import read_cuhk_pedes
-from hpl.manifests.market1501 import read_market1501
-from hpl.manifests.pictures import THUMBNAIL, examine_pictures
-from hpl.manifests.records import PictureRecord
+from hpl.manifests.audit import audit
+from hpl.manifests.caption_sets import read_cuhk_pedes, read_icfg_pedes, read_rstpreid
+from hpl.manifests.examine import Store, examine_pictures, recipe, take
+from hpl.manifests.links import find_links
+from hpl.manifests.official import count_mismatches, count_records
+from hpl.manifests.own_data import read_folders, read_table
+from hpl.manifests.picture_sets import read_dukemtmc_reid, read_market1501, read_msmt17
+from hpl.manifests.records import PictureRecord, Reading
 from hpl.manifests.shards import ShardWriter
-from hpl.manifests.unify import Link, find_links, unify_identities
+from hpl.manifests.splits import choose_queries, complete_splits
+from hpl.manifests.unify import unify_identities
 
-READERS: dict[str, Callable[[Path], list[PictureRecord]]] = {"cuhk-pedes": read_cuhk_pedes, "market-1501": read_market1501}
-PACK_ROWS = 4096  # pictures a shard of the packed array
+READERS: dict[str, Callable[[Path], Reading]] = {
+    "cuhk-pedes": read_cuhk_pedes,
+    "icfg-pedes": read_icfg_pedes,
+    "rstpreid": read_rstpreid,
+    "market-1501": read_market1501,
+    "msmt17": read_msmt17,
+    "dukemtmc-reid": read_dukemtmc_reid,
+    "table": read_table,
+}  # and "folders", whose reader takes an option
+BLOCK = 1024  # pictures copied at a time
+PACK_ROWS = 1024  # pictures a shard of the packed array
+RECORDS = 8192  # records turned into columns at a time
+SHOWN = 10  # bad pictures that an error names
+COLUMNS = ["path", "split", "role", "person", "source_pid", "camid", "anonymous", "number"]
 
 
 def build_manifests(
-    raw: Path, data: Data, size: Input, options: Preprocess, num_workers: int, manifests: Path, packed: Path
+    raw: Path, data: Data, size: Input, options: Preprocess, num_workers: int, manifests: Path, packed: Path, store: Path
 ) -> None:
     """Read, check, link and pack the data sets of a profile.
 
     Args:
         raw: the folder that holds each data set's folder.
         manifests, packed: the two output folders, written whole or not at all.
+        store: a folder that keeps what was decoded, for the next run; it changes no output.
 
     Raises:
         HplError: names the file or record that is wrong.
     """
-    sets = {"caption": data.caption_set, "picture": data.picture_set, "pretrain": data.pretrain_set}
-    tables, captions = [], []
-    datasets = {}
-    for purpose, source in sets.items():
-        if source is None:
-            continue
-        if source.format not in READERS:
-            raise HplError(f"format {source.format!r} of {source.folder}: no reader; expected one of {', '.join(READERS)}")
-        name = "pretrain" if purpose == "pretrain" else source.format
-        root = raw / source.folder
-        datasets[name] = {"folder": root.as_posix(), "format": source.format}
-        for record in READERS[source.format](root):
-            if purpose == "pretrain" and record.split != "train":
-                continue
-            captions.append(record.captions)
-            tables.append(
-                {
-                    "dataset": name,
-                    "path": record.path,
-                    "split": "pretrain" if purpose == "pretrain" else record.split,
-                    "role": "pretrain" if purpose == "pretrain" else record.role,
-                    "source_pid": record.source_pid,
-                    "camid": record.camid,
-                    "anonymous": record.anonymous,
-                }
-            )
-    pictures = pd.DataFrame(tables)
-    pictures["captions"] = captions
+    tables, sentences, datasets = [], [], {}
+    for source in data.datasets:
+        pictures, captions, account = read_dataset(raw / source.folder, source, options)
+        datasets[source.label] = account
+        tables.append(pictures.assign(dataset=source.label))
+        sentences.append(captions.assign(dataset=source.label))
+    if options.strict and (mismatches := [text for account in datasets.values() for text in account["mismatches"]]):
+        raise HplError("\n  ".join([f"{len(mismatches)} mismatches (preprocess.strict is true)", *mismatches]))
+    pictures = pd.concat(tables, ignore_index=True)
+    captions = pd.concat(sentences, ignore_index=True)
     pictures = pictures.sort_values(["dataset", "path"], kind="stable", ignore_index=True)
+    folder = pictures["dataset"].map({name: account["folder"] for name, account in datasets.items()})
+    files = folder.astype("str") + "/" + pictures["path"]
+
+    kept = Store(store / recipe((size.height, size.width)))
+    pack = (pictures["split"] != "test").to_numpy() & options.pack_pictures
+    if options.on_bad_image == "error":
+        _refuse([f"{file}: picture not found" for file in files if not os.path.isfile(file)])
+    digests, faults = examine_pictures(files, pack, (size.height, size.width), num_workers, kept)
+    if options.on_bad_image == "error":
+        _refuse(faults.tolist())
+    skipped = pictures.loc[faults.index, ["dataset", "path", "split", "role"]].assign(fault=faults)
+    good = ~np.isin(np.arange(len(pictures)), faults.index)
+    if not good.any():
+        raise HplError(f"{raw}: none of {len(pictures)} pictures can be read; the first fault: {faults.iloc[0]}")
+    pictures, pack = pictures[good].reset_index(drop=True), pack[good]
+
+    facts = kept.rows(digests[good])
+    pictures = pd.concat([pictures, facts[["file_sha256", "width", "height", "sha256"]]], axis=1)
     pictures.insert(0, "image_id", np.arange(len(pictures)))
-    to_pack = (pictures["split"] != "test").to_numpy()
-    pictures["pack_row"] = np.where(to_pack, np.cumsum(to_pack) - 1, -1)
-
-    with output_folder(packed) as packed_partial, output_folder(manifests) as manifests_partial:
-        facts, thumbnails = _examine(pictures, datasets, size, num_workers, packed_partial)
-        pictures = pd.concat([pictures, facts], axis=1)
-        links = find_links(pictures, thumbnails, options.link_hash_distance, options.link_correlation)
-        pictures = unify_identities(pictures, links)
-        _write_tables(pictures, manifests_partial)
-        write_json(manifests_partial / "datasets.json", datasets)
-        write_json(manifests_partial / "audit.json", _audit(pictures, links))
-
-
-def _examine(
-    pictures: pd.DataFrame, datasets: dict[str, dict], size: Input, num_workers: int, packed: Path
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Decode every picture once: its facts as a table, its thumbnail, and the packed copy of those that are read again and again."""
-    rows = pictures[["dataset", "path", "pack_row"]].itertuples(index=False)
-    jobs = [(Path(datasets[name]["folder"]) / path, (size.height, size.width) if row >= 0 else None) for name, path, row in rows]
-    table = {"width": [], "height": [], "sha256": [], "phash": []}
-    thumbnails = np.empty((len(jobs), *THUMBNAIL, 3), np.uint8)
-    with ShardWriter(packed, "pictures", PACK_ROWS) as writer:
-        for row, facts in enumerate(tqdm(examine_pictures(jobs, num_workers), total=len(jobs), desc="decode", unit="pictures")):
-            for column, values in table.items():
-                values.append(getattr(facts, column))
-            thumbnails[row] = facts.thumbnail_HW3
-            if facts.packed_3HW is not None:
-                writer.append(facts.packed_3HW[None])
-    return pd.DataFrame(table).astype({"phash": np.uint64}), thumbnails
-
-
-def _write_tables(pictures: pd.DataFrame, folder: Path) -> None:
-    columns = "image_id dataset path split role pid source_pid camid width height sha256 pack_row".split()
-    pictures[columns].to_parquet(folder / "images.parquet", index=False)
-    captions = pictures[["image_id", "captions"]].explode("captions", ignore_index=True).dropna()
-    captions = captions.rename(columns={"captions": "caption"}).reset_index(drop=True)
+    pictures["pack_row"] = np.where(pack, np.cumsum(pack) - 1, -1)
+    part, row, pack_row = (facts[name].to_numpy() for name in ("part", "row", "pack_row"))
+    links = find_links(
+        pictures,
+        lambda rows: take(kept.fingerprints, part[rows], row[rows]),
+        options.link_candidate,
+        options.link_correlation,
+    )
+    pictures = unify_identities(pictures, links)
+    captions = captions.merge(pictures[["dataset", "path", "image_id"]], on=["dataset", "path"])
+    captions = captions.sort_values("image_id", kind="stable", ignore_index=True)
     captions.insert(0, "caption_id", np.arange(len(captions)))
-    captions.to_parquet(folder / "captions.parquet", index=False)
+
+    with output_folder(packed) as packed_partial, output_folder(manifests) as partial:
+        with ShardWriter(packed_partial, "pictures", PACK_ROWS) as writer:
+            for rows in _blocks(np.flatnonzero(pack)):
+                writer.append(take(kept.packed, part[rows], pack_row[rows]))
+        _write_tables(pictures, captions, links, partial)
+        described = ("folder", "format", "version", "use", "tasks")
+        accounts = [{"name": name, **{key: account[key] for key in described}} for name, account in datasets.items()]
+        write_json(partial / "datasets.json", accounts)
+        write_json(partial / "audit.json", audit(pictures, captions, links, skipped, datasets))
+    for name, account in datasets.items():
+        for text in [*account["mismatches"], *account["notes"]]:
+            print(f"{name}: {text}", file=sys.stderr)
+    for row in skipped.itertuples():
+        print(f"skipped: {row.fault}", file=sys.stderr)
 
 
-def _audit(pictures: pd.DataFrame, links: list[Link]) -> dict:
-    """Counts by data set and split, links by kind, people merged and dropped."""
-    named = pictures[~pictures["anonymous"]]
-    counts: dict = {}
-    for (dataset, split, role), rows in pictures.groupby(["dataset", "split", "role"], sort=True):
-        people = rows.loc[~rows["anonymous"], "source_pid"].nunique()
-        entry = {"people": int(people), "pictures": len(rows), "captions": int(rows["captions"].map(len).sum())}
-        counts.setdefault(dataset, {}).setdefault(split, {})[role] = entry
-    sources = named.drop_duplicates(["dataset", "source_pid"])
-    dropped = named[named["role"] == "dropped"]
-    return {
-        "counts": counts,
-        "links": {kind: sum(link.kind == kind for link in links) for kind in ("exact", "perceptual")},
-        "people": {
-            "in_all_sets": len(sources),
-            "unified": int(named["pid"].nunique()),
-            "merged": int(len(sources) - named["pid"].nunique()),
-            "dropped_from_training": int(dropped.loc[dropped["split"] != "val", "pid"].nunique()),
-            "dropped_from_validation": int(dropped.loc[dropped["split"] == "val", "pid"].nunique()),
-        },
-        "linked_pairs": [
-            {
-                "left": f"{pictures.at[link.left, 'dataset']}/{pictures.at[link.left, 'path']}",
-                "right": f"{pictures.at[link.right, 'dataset']}/{pictures.at[link.right, 'path']}",
-                "kind": link.kind,
-                "hash_distance": link.distance,
-                "correlation": link.correlation,
-            }
-            for link in links
-        ],
+def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """One data set as tables: its pictures (COLUMNS but number), its captions (path, caption), and what is to be told of it."""
+    reading = read_folders(root, source.camera_pattern) if source.format == "folders" else READERS[source.format](root)
+    pictures, captions = _columns(reading.records)
+    pictures, captions, joined = _join_duplicates(pictures, captions, reading.place)
+    own = source.format in ("table", "folders")
+    if own and not (pictures["split"] != "").any() and source.use in (["test"], ["pretrain"]):
+        pictures["split"] = source.use[0]
+    elif own and "pretrain" not in source.use:
+        test_share = options.test_share if "test" in source.use else 0.0
+        pictures = complete_splits(pictures, options.val_share, test_share, options.split_seed)
+    if own:
+        pictures = choose_queries(pictures, options.split_seed)
+        numbers = pd.factorize(pictures["person"], sort=True)[0] + 1
+        pictures["source_pid"] = pictures["source_pid"].where(pictures["anonymous"], pd.Series(numbers, pictures.index))
+    mismatches = []
+    if source.official and not own:
+        per_picture = captions.groupby("path").size()
+        counted = pictures.assign(num_captions=pictures["path"].map(per_picture).fillna(0).astype(np.int64))
+        mismatches = count_mismatches(source.format, count_records(counted))
+    pictures, left_out = _used(pictures, source.use)
+    if pictures.empty:
+        raise HplError(f"{root}: no picture of the splits that `use: {source.use}` asks for")
+    captions = captions[captions["path"].isin(pictures["path"])]
+    account = {
+        "folder": root.as_posix(),
+        "format": source.format,
+        "use": source.use,
+        "tasks": list(reading.tasks) or (["t2i", "i2i"] if len(captions) else ["i2i"]),
+        "version": reading.version,
+        "mismatches": mismatches,
+        "notes": reading.notes + joined + left_out,
     }
+    return pictures.drop(columns="number").astype({"source_pid": np.int64}), captions, account
+
+
+def _columns(records: Iterator[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Records -> columns, a block at a time, so that a large set never stands whole in Python objects."""
+    pictures, captions = [], []
+    waiting = iter(records)
+    while block := list(islice(waiting, RECORDS)):
+        columns = {name: [getattr(record, name) for record in block] for name in COLUMNS}
+        types = {name: "str" for name in ("path", "split", "role", "person")} | {"source_pid": "Int64"}
+        pictures.append(pd.DataFrame(columns).astype(types))
+        pairs = [(record.path, caption) for record in block for caption in record.captions]
+        captions.append(pd.DataFrame(pairs, columns=["path", "caption"]).astype("str"))
+    if not pictures:
+        return pd.DataFrame({name: [] for name in COLUMNS}), pd.DataFrame({"path": [], "caption": []}, dtype="str")
+    return pd.concat(pictures, ignore_index=True), pd.concat(captions, ignore_index=True)
+
+
+def _join_duplicates(pictures: pd.DataFrame, captions: pd.DataFrame, place: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Rows of one picture become one, with all its captions; HplError if they disagree on the person, split or camera."""
+    again = pictures.duplicated("path", keep=False)
+    if not again.any():
+        return pictures, captions, []
+    for path, rows in pictures[again].groupby("path", sort=False):
+        first = rows.iloc[0]
+        for column in ("person", "split", "role", "camid"):
+            differs = rows[rows[column] != first[column]]
+            if len(differs):
+                raise HplError(
+                    f"{place} {first['number']} and {differs['number'].iloc[0]}: the same picture {path!r} with {column} "
+                    f"{first[column]!r} and {differs[column].iloc[0]!r}; expected one"
+                )
+    kept = pictures.drop_duplicates("path", ignore_index=True)
+    repeated = captions["path"].isin(pictures.loc[again, "path"]) & captions.duplicated(["path", "caption"])
+    notes = [f"{len(pictures) - len(kept):,} rows that name a picture once more were joined with its first"]
+    if repeated.any():
+        notes.append(f"{int(repeated.sum()):,} captions that these rows repeat were left out")
+    return kept, captions[~repeated].reset_index(drop=True), notes
+
+
+def _used(pictures: pd.DataFrame, use: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The rows that this run needs. Test people of a set that is not evaluated stay, as "unused": nobody may train on them."""
+    if use == ["pretrain"]:
+        kept = pictures[pictures["split"].isin(["train", "pretrain", ""]) & ~pictures["anonymous"]].assign(
+            split="pretrain", role="pretrain"
+        )
+    elif "train" not in use:
+        kept = pictures[pictures["split"] == "test"]
+    elif "test" not in use:
+        kept = pictures.assign(role=pictures["role"].mask(pictures["split"] == "test", "unused"))
+    else:
+        kept = pictures
+    left_out = len(pictures) - len(kept)
+    notes = [f"{left_out:,} pictures of splits that `use: {use}` does not ask for were left out"] if left_out else []
+    return kept.reset_index(drop=True), notes
+
+
+def _refuse(faults: list[str]) -> None:
+    """HplError that names the first of some bad pictures, if there are any."""
+    if len(faults) == 1:
+        raise HplError(faults[0])
+    if faults:
+        more = [f"and {len(faults) - SHOWN:,} more"] if len(faults) > SHOWN else []
+        hint = "preprocess.on_bad_image: skip leaves them out and lists them in the audit"
+        raise HplError("\n  ".join([f"{len(faults):,} bad pictures ({hint})", *faults[:SHOWN], *more]))
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+
+
+def _write_tables(pictures: pd.DataFrame, captions: pd.DataFrame, links: pd.DataFrame, folder: Path) -> None:
+    columns = "image_id dataset path split role pid source_pid person camid width height file_sha256 sha256 pack_row".split()
+    pictures[columns].to_parquet(folder / "images.parquet", index=False)
+    captions[["caption_id", "image_id", "caption"]].to_parquet(folder / "captions.parquet", index=False)
+    links.to_parquet(folder / "links.parquet", index=False)

@@ -1,95 +1,146 @@
-"""Picture files -> pixels, fingerprints and packed arrays of the training size."""
+"""Picture files -> RGB pixels, and pixels of the training size. Content decides, not the suffix; whatever is wrong with a file is said in one HplError.
 
-import hashlib
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+Plain JPEG goes through simplejpeg (libjpeg-turbo, less than half of Pillow's time, the same pixels), all else through Pillow.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
-from scipy.fft import dctn
 
 from hpl.files import HplError
 
-THUMBNAIL = (32, 16)  # height, width; what two linked pictures are compared on
-CHUNK = 64  # pictures a task of a worker
+MAX_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not those that start other programs, as EPS does
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how the files start
+BAD_FILE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error)
+ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = {  # its value -> what stands the picture up
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-@dataclass(frozen=True)
-class PictureFacts:
-    """What is known of a picture once it was decoded."""
-
-    width: int  # pixels, as stored
-    height: int
-    sha256: str  # of the decoded RGB pixels and their size: the same picture in two files
-    phash: int  # 64-bit perceptual hash
-    thumbnail_HW3: np.ndarray  # uint8, THUMBNAIL
-    packed_3HW: np.ndarray | None  # uint8 at the training size, if asked for
+def decode_picture(path: Path | str) -> np.ndarray:
+    """Decode a picture file. Returns uint8 H x W x 3, RGB; HplError names a file that is missing or no whole picture."""
+    return decode_bytes(read_bytes(path), str(path))
 
 
-def decode_picture(path: Path) -> Image.Image:
-    """Open a picture as RGB. Raises HplError naming the file if it is missing, truncated or no picture."""
+def read_bytes(path: Path | str) -> bytes:
+    """The content of a file. HplError names it if it is missing, a link to nothing, or cannot be read."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except FileNotFoundError:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError: no file system knows such a name
         raise HplError(f"{path}: picture not found") from None
+    except OSError as error:
+        raise HplError(f"{path}: picture cannot be read ({error.strerror})") from None
+
+
+def decode_bytes(data: bytes, place: str) -> np.ndarray:
+    """Decode the content of a picture file to uint8 H x W x 3, RGB, upright by its EXIF orientation.
+
+    Of an animation the first frame; transparency is dropped; 16-bit grey is scaled to 8 bits.
+
+    Args:
+        place: the file's name, for messages.
+
+    Raises:
+        HplError: `data` is empty, no picture, damaged, or by its header larger than MAX_PIXELS (then it is not decoded).
+    """
+    if not data:
+        raise HplError(f"{place}: empty file (0 bytes); expected JPEG or PNG")
+    if data.startswith(JPEG):
+        size, plain = _jpeg_header(data)
+        _check_size(size, place)
+        if plain:
+            try:
+                return simplejpeg.decode_jpeg(data, "RGB", strict=True)
+            except ValueError as error:
+                if (
+                    "premature end" in str(error).lower()
+                ):  # pixels are missing, which Pillow would not say if the end mark is there
+                    raise HplError(f"{place}: damaged picture ({error}); expected a complete JPEG or PNG") from None
+                # else Pillow decides: it lets stray bytes between segments pass
+    elif data.startswith(PNG) and len(data) >= 24:
+        _check_size(struct.unpack(">2I", data[16:24]), place)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, on pictures that it opens nevertheless
+            return _decode_by_pillow(data, place)
     except UnidentifiedImageError:
-        raise HplError(f"{path}: not a picture ({os.path.getsize(path)} bytes); expected JPEG or PNG") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise HplError(f"{path}: damaged picture ({error}); expected a complete JPEG or PNG") from None
+        if data.startswith((JPEG, PNG)):
+            raise HplError(f"{place}: damaged picture (unreadable header); expected a complete JPEG or PNG") from None
+        raise HplError(f"{place}: not a picture ({len(data)} bytes); expected JPEG or PNG") from None
+    except Image.DecompressionBombError as error:
+        raise HplError(f"{place}: picture of too many pixels; expected at most {MAX_PIXELS} ({error})") from None
+    except BAD_FILE as error:
+        raise HplError(f"{place}: damaged picture ({error}); expected a complete JPEG or PNG") from None
 
 
-def resize_picture(picture: Image.Image, height: int, width: int) -> np.ndarray:
-    """Bicubic, antialiased (CLIP's own resize). Returns uint8 3 x height x width."""
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+def _decode_by_pillow(data: bytes, place: str) -> np.ndarray:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        _check_size(picture.size, place)
+        picture.load()
+        upright = UPRIGHT.get(_orientation(picture))
+        if upright is not None:
+            picture = picture.transpose(upright)
+        if picture.mode.startswith(("I", "F")):
+            grey = np.nan_to_num(np.asarray(picture, dtype=np.float32)) / 257  # 65535 -> 255
+            return np.repeat(grey.round().clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+        return np.array(picture.convert("RGB"))
 
 
-def read_pictures(paths: list[Path], height: int, width: int) -> np.ndarray:
-    """Decode and resize pictures straight from their files. Returns uint8 len(paths) x 3 x height x width."""
-    return np.stack([resize_picture(decode_picture(path), height, width) for path in paths])
+def _orientation(picture: Image.Image) -> object:
+    """The EXIF orientation, 1 where there is none or it cannot be read."""
+    try:
+        return picture.getexif().get(ORIENTATION, 1)
+    except BAD_FILE:
+        return 1
 
 
-def perceptual_hash(picture: Image.Image) -> int:
-    """64 signs of the low-frequency cosine transform of the 32 x 32 grey picture (pHash); survives re-encoding and resizing."""
-    grey = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
-    low = dctn(grey, norm="ortho")[:8, :8].ravel()
-    bits = low > np.median(low[1:])
-    return int(np.packbits(bits).view(">u8")[0])
+def _check_size(size: tuple[int, int] | None, place: str) -> None:
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise HplError(f"{place}: picture of {size[0]} x {size[1]} pixels; expected at most {MAX_PIXELS} pixels")
 
 
-def examine_picture(path: Path, size: tuple[int, int] | None) -> PictureFacts:
-    """Decode one picture and take its facts; `size` is (height, width) of the packed copy or None for no copy."""
-    picture = decode_picture(path)
-    pixels = np.asarray(picture)
-    digest = hashlib.sha256(np.asarray(pixels.shape, dtype="<i8").tobytes() + pixels.tobytes()).hexdigest()
-    thumbnail = np.asarray(picture.resize(THUMBNAIL[::-1], Image.Resampling.BOX))
-    packed = resize_picture(picture, *size) if size else None
-    return PictureFacts(picture.width, picture.height, digest, perceptual_hash(picture), thumbnail, packed)
+def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """(width, height) of a JPEG or None, and whether it is plain: 8 bits, grey or three colours, no EXIF or XMP."""
+    at, metadata = 2, False
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in (0xC0, 0xC1, 0xC2):  # start of a frame: baseline, extended, progressive
+            bits, height, width, components = struct.unpack(">BHHB", data[at + 4 : at + 10])
+            return (width, height), bits == 8 and components in (1, 3) and not metadata
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        if not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xDA:  # no segment that may stand here
+            break
+        metadata |= marker == 0xE1  # may turn the picture
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None, False
 
 
-def examine_pictures(jobs: list[tuple[Path, tuple[int, int] | None]], num_workers: int) -> Iterator[PictureFacts]:
-    """Facts of many pictures, in the order of `jobs`, by a pool of processes; memory stays bounded by a few chunks a worker."""
-    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
-    if num_workers == 1 or len(chunks) < 2:
-        for chunk in chunks:
-            yield from _examine_chunk(chunk)
-        return
-    with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = iter(chunks)
-        running = [pool.submit(_examine_chunk, chunk) for chunk in islice(waiting, 4 * num_workers)]
-        try:
-            while running:
-                facts = running.pop(0).result()
-                running.extend(pool.submit(_examine_chunk, chunk) for chunk in islice(waiting, 1))
-                yield from facts
-        finally:
-            pool.shutdown(cancel_futures=True)
+def resize_picture(pixels_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pillow's bicubic, antialiased resize (CLIP's own). Takes and returns uint8; the result is 3 x height x width."""
+    return np.asarray(Image.fromarray(pixels_HW3).resize((width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
 
 
-def _examine_chunk(chunk: list[tuple[Path, tuple[int, int] | None]]) -> list[PictureFacts]:
-    return [examine_picture(path, size) for path, size in chunk]
+def read_pictures(paths: Sequence[Path | str], height: int, width: int) -> np.ndarray:
+    """Decode and resize picture files. Returns uint8, len(paths) x 3 x height x width. HplError names a file that is no picture."""
+    pictures = np.empty((len(paths), 3, height, width), np.uint8)
+    for picture, path in zip(pictures, paths, strict=True):
+        picture[:] = resize_picture(decode_picture(path), height, width)
+    return pictures

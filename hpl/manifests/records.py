@@ -1,7 +1,9 @@
 """What a reader yields: one record a picture, before any picture is opened."""
 
 import posixpath
-from collections.abc import Iterable
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,12 +40,12 @@ class Reading:
     tasks: tuple[str, ...] = ()  # t2i | i2i: what the set is made for; empty: i2i, and t2i if it has captions
     place: str = ""  # what comes before a record's number in a message: "reid_raw.json: record"
     version: str = ""  # of the data set, where there are several: "V1"
-    notes: list[str] = field(default_factory=list)  # what a user should know of how it was read; complete once records are consumed
+    notes: list[str] = field(default_factory=list)  # what a user should know of the reading; complete once records are consumed
 
 
 def checked_path(root: Path, path: object, place: str) -> str:
     """Normalise a path of an annotation; HplError if it is no path or leaves the data set's folder. The file need not exist."""
-    if not isinstance(path, str) or not path.strip():
+    if not isinstance(path, str) or not path.strip() or _is_broken(path):
         raise HplError(f"{place}: path {path!r}; expected the path of a picture relative to {root}")
     normal = posixpath.normpath(path)
     if "\\" in path or "\0" in path or posixpath.isabs(normal) or normal.split("/")[0] == ".." or normal == ".":
@@ -58,11 +60,71 @@ def existing_folder(root: Path, what: str) -> Path:
     return root
 
 
+def find_root(root: Path, markers: Sequence[str], what: str) -> tuple[Path, str, list[str]]:
+    """Find the folder that holds a data set: `root`, or the one folder directly in it, where mirrors nest the set once more.
+
+    Args:
+        markers: files and folders, any one of which shows that the data set is here.
+        what: what is expected, for the message.
+
+    Returns:
+        That folder; what record paths begin with, "" or "MSMT17_V1/"; and what a user should know of it.
+    """
+    existing_folder(root, what)
+    if any((root / marker).exists() for marker in markers):
+        return root, "", []
+    inside = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not is_hidden(folder.name)]
+    inside = [folder for folder in inside if any((folder / marker).exists() for marker in markers)]
+    if not inside:
+        raise HplError(f"{root}: none of {', '.join(markers)} is there; expected {what}")
+    if len(inside) > 1:
+        names = ", ".join(folder.name for folder in inside)
+        raise HplError(f"{root}: several folders hold a data set: {names}; expected one: point `folder` at it")
+    return inside[0], f"{inside[0].name}/", [f"the set was found one folder deeper, in {inside[0].name}/"]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that file managers and archivers leave behind."""
+    return name.startswith(".") or name == "__MACOSX" or name.lower() in NOT_PICTURES
+
+
+def read_utf8(file: Path) -> str:
+    """A text file, its line ends made line feeds, without byte order mark; HplError names the file and a byte that is not UTF-8."""
+    try:
+        text = file.read_bytes().decode()
+    except FileNotFoundError:
+        raise HplError(f"{file}: file not found") from None
+    except UnicodeDecodeError as error:
+        raise HplError(f"{file}: not UTF-8 text (byte {error.start}); expected plain text") from None
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def whole_number(text: str) -> int | None:
+    """The number from 0 to 2**31 - 1 that `text` writes in the digits 0-9, or None."""
+    number = int(text) if re.fullmatch("[0-9]{1,18}", text) else 2**31
+    return number if number < 2**31 else None
+
+
 def checked_captions(captions: object, place: str) -> tuple[str, ...]:
-    """The sentences of a picture with white space made single; HplError if one is empty or not text."""
+    """The sentences of a picture; HplError if one is empty or not text.
+
+    White space is made single; control and zero-width characters (Unicode Cc, Cf) are removed; all else stays as it was written.
+    """
     if not isinstance(captions, list) or not captions:
         raise HplError(f"{place}: captions {captions!r}; expected a non-empty list of sentences")
-    for caption in captions:
-        if not isinstance(caption, str) or not caption.strip() or any("\ud800" <= letter <= "\udfff" for letter in caption):
+    sentences = tuple(_visible(caption) if isinstance(caption, str) else "" for caption in captions)
+    for caption, sentence in zip(captions, sentences):
+        if not sentence or _is_broken(sentence):
             raise HplError(f"{place}: empty or broken caption {caption!r}; expected a sentence")
-    return tuple(" ".join(caption.split()) for caption in captions)
+    return sentences
+
+
+def _visible(text: str) -> str:
+    if not text.isprintable():
+        text = "".join(letter for letter in text if letter.isspace() or unicodedata.category(letter) not in ("Cc", "Cf"))
+    return " ".join(text.split())
+
+
+def _is_broken(text: str) -> bool:
+    """Whether it holds half a surrogate pair, which no file can be written with."""
+    return not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text)

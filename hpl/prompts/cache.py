@@ -13,11 +13,12 @@ import torch
 from tqdm import tqdm
 
 from hpl.backbones.towers import ImageTower, TextTower
+from hpl.batches.loading import TrainingPictures
 from hpl.batches.text import tokenize
 from hpl.batches.transforms import normalise
 from hpl.config import Cache, Input
 from hpl.files import HplError
-from hpl.manifests.shards import ShardReader, ShardWriter
+from hpl.manifests.shards import ShardWriter
 from hpl.manifests.tables import Manifests
 
 TOKENS_A_PICTURE = 64  # text tokens that a shard may hold for each picture it may hold
@@ -40,16 +41,16 @@ def cache_features(
         raise HplError("cache_features: no picture is left for training; see data/manifests/audit.json")
     captions = manifests.captions[manifests.captions["role"] == "train"]
     images.to(device).eval(), texts.to(device).eval()
-    reader = ShardReader(packed, "pictures")
+    reader = TrainingPictures(manifests, packed, pictures, size)
     with ShardWriter(folder, "image_tokens", options.shard_rows) as writer:
         for start in tqdm(range(0, len(pictures), options.batch_size), desc="cache pictures", unit="batches"):
-            rows = pictures["pack_row"].to_numpy()[start : start + options.batch_size]
-            writer.append(_half(images(normalise(torch.from_numpy(reader[rows]).to(device)))))
-    tokens = tokenize(captions["caption"], size.context_length)
+            image_ids = pictures["image_id"].to_numpy()[start : start + options.batch_size]
+            writer.append(_half(images(normalise(reader.read(image_ids).to(device)))))
     lengths = []
     with ShardWriter(folder, "text_tokens", options.shard_rows * TOKENS_A_PICTURE) as writer:
         for start in tqdm(range(0, len(captions), options.batch_size), desc="cache captions", unit="batches"):
-            features_BLD, ends_B = texts(tokens[start : start + options.batch_size].to(device))
+            tokens_BL = tokenize(captions["caption"].iloc[start : start + options.batch_size], size.context_length)
+            features_BLD, ends_B = texts(tokens_BL.to(device))
             kept_BL = torch.arange(features_BLD.shape[1], device=device)[None] <= ends_B[:, None]
             writer.append(_half(features_BLD[kept_BL]))
             lengths.extend((ends_B + 1).tolist())

@@ -64,13 +64,13 @@ def construct_prompts(
                 torch.from_numpy(labels[rows]).to(device),
                 loss,
             )
-            check_finite(losses, f"construct_prompts, epoch {epoch}, step {number + 1}")
+            numbers = check_finite(losses, f"construct_prompts, epoch {epoch}, step {number + 1}")
             total = sum(losses.values())
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
             curves.add({**losses, "total": total})
-            progress.set_postfix({name: f"{float(value):.3f}" for name, value in losses.items()}, refresh=False)
+            progress.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()}, refresh=False)
         curves.end_epoch(epoch)
         for group in optimizer.param_groups:
             group["lr"] *= options.lr_decay

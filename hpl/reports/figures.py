@@ -19,6 +19,11 @@ GREEN, RED, GREY = "#1a8f3c", "#d03030", "#666666"
 TILE = (64, 128)  # width, height in pixels of a person in a contact sheet
 
 
+def tile(file: Path) -> np.ndarray:
+    """A picture file at the size of TILE, uint8 height x width x 3."""
+    return np.asarray(Image.fromarray(decode_picture(file)).resize(TILE, Image.Resampling.BICUBIC))
+
+
 def save_png(figure: Figure, path: Path) -> None:
     """Write and close a figure, without the metadata that names a version."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +62,10 @@ def draw_contact_sheet(rows: list[tuple[str, list[Path]]], path: Path) -> None:
         gridspec_kw={"hspace": 0.16, "left": 0.005, "right": 0.995, "top": 0.975, "bottom": 0.005},
     )
     for axis, (label, files) in zip(axes[:, 0], rows, strict=True):
-        strip = Image.new("RGB", (TILE[0] * width, TILE[1]), "white")
+        strip = np.full((TILE[1], TILE[0] * width, 3), 255, np.uint8)
         for position, file in enumerate(files):
-            strip.paste(decode_picture(file).resize(TILE, Image.Resampling.BICUBIC), (TILE[0] * position, 0))
-        axis.imshow(np.asarray(strip))
+            strip[:, TILE[0] * position : TILE[0] * (position + 1)] = tile(file)
+        axis.imshow(strip)
         axis.set_title(label, fontsize=8, loc="left", pad=2)
         axis.axis("off")
     save_png(figure, path)
@@ -104,8 +109,48 @@ def draw_rank_lists(rows: list[dict], length: int, path: Path) -> None:
 
 
 def _draw_picture(axis: plt.Axes, file: Path, colour: str, title: str) -> None:
-    axis.imshow(np.asarray(decode_picture(file).resize(TILE, Image.Resampling.BICUBIC)))
+    axis.imshow(tile(file))
     axis.set_title(title, fontsize=7, pad=2, color=colour)
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
         spine.set(color=colour, linewidth=2.5)
+
+
+def draw_sizes(images: pd.DataFrame, token_lengths: pd.DataFrame, context_length: int, path: Path) -> None:
+    """Histograms by data set: height and width of the pictures, and tokens of the captions, with the length at which they are cut.
+
+    Args:
+        images: columns dataset, height, width.
+        token_lengths: columns dataset, tokens; may be empty.
+    """
+    panels = [("height", images["height"], images["dataset"]), ("width", images["width"], images["dataset"])]
+    titles = {"height": "picture height, pixels", "width": "picture width, pixels", "tokens": "caption length, tokens"}
+    if len(token_lengths):
+        panels.append(("tokens", token_lengths["tokens"], token_lengths["dataset"]))
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.2), layout="constrained")
+    for axis, (name, values, datasets) in zip(axes, panels, strict=True):
+        low, high = int(values.min()), int(np.quantile(values, 0.999)) + 1
+        bins = np.linspace(low, high + 1, min(40, high + 2 - low))
+        for dataset in sorted(datasets.unique()):
+            own = values[datasets == dataset].clip(upper=high)
+            axis.hist(own, bins=bins, weights=np.full(len(own), 100 / len(own)), histtype="step", linewidth=1.6, label=dataset)
+        axis.set(xlabel=titles[name], ylabel="% of the data set")
+        if name == "tokens":
+            axis.axvline(context_length, color=GREY, linestyle=":", label=f"cut at {context_length}")
+        axis.legend(fontsize=7)
+        axis.grid(alpha=0.3)
+    save_png(figure, path)
+
+
+def draw_pairs(pairs: list[tuple[str, Path, Path]], path: Path) -> None:
+    """Pairs of pictures side by side, each pair under its title."""
+    columns = min(4, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 3.0 * rows), squeeze=False, layout="constrained")
+    gap = np.full((TILE[1], 6, 3), 255, np.uint8)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (title, left, right) in zip(axes.flat, pairs, strict=False):
+        axis.imshow(np.concatenate([tile(left), gap, tile(right)], axis=1))
+        axis.set_title(title, fontsize=7, parse_math=False)
+    save_png(figure, path)

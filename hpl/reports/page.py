@@ -7,6 +7,7 @@ import pandas as pd
 
 from hpl.files import read_json, write_text
 from hpl.manifests.tables import Manifests
+from hpl.reports.data_audit import counts_table, links_sentence
 from hpl.reports.figures import draw_contact_sheet, draw_curves, draw_rank_lists
 
 FIGURES = ["rank1", "rank5", "rank10", "mAP", "mINP"]
@@ -20,26 +21,26 @@ def result_table(metrics: dict, baselines: dict) -> str:
     rows = {
         "HPL, trained": metrics,
         "same backbone, zero-shot": baselines["zero_shot"],
-        "colour histogram": baselines["colour_histogram"],
-        "colour histogram, middle of the picture": baselines["colour_histogram_middle"],
+        "colour histogram": baselines.get("colour_histogram", {}),
+        "colour histogram, middle of the picture": baselines.get("colour_histogram_middle", {}),
     }
     lines = ["| percent | T2I R1 | R5 | R10 | mAP | mINP | I2I R1 | R5 | R10 | mAP | mINP |", "|---|" + "---:|" * 10]
     for name, figures in rows.items():
-        cells = [f"{figures[task][figure]:.2f}" if task in figures else "-" for task in ("t2i", "i2i") for figure in FIGURES]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {_cells(figures)} |")
     return "\n".join(lines)
 
 
-def audit_table(audit: dict) -> str:
-    """Markdown table of what was read: people, pictures and captions for each set, split and role."""
-    lines = ["| data set | split | used as | people | pictures | captions |", "|---|---|---|---:|---:|---:|"]
-    for dataset, splits in sorted(audit["counts"].items()):
-        for split, roles in sorted(splits.items()):
-            for role, count in sorted(roles.items()):
-                lines.append(
-                    f"| {dataset} | {split} | {role} | {count['people']:,} | {count['pictures']:,} | {count['captions']:,} |"
-                )
-    return "\n".join(lines)
+def _cells(figures: dict) -> str:
+    return " | ".join(f"{figures[task][figure]:.2f}" if task in figures else "-" for task in ("t2i", "i2i") for figure in FIGURES)
+
+
+def others_table(metrics: dict, baselines: dict) -> str:
+    """Markdown table of the further data sets that were evaluated, trained and zero-shot; empty if there are none."""
+    lines = ["| percent | T2I R1 | R5 | R10 | mAP | mINP | I2I R1 | R5 | R10 | mAP | mINP |", "|---|" + "---:|" * 10]
+    for name, figures in sorted(metrics.get("others", {}).items()):
+        lines.append(f"| {name} | {_cells(figures)} |")
+        lines.append(f"| {name}, zero-shot | {_cells(baselines['zero_shot']['others'][name])} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def write_report(
@@ -64,7 +65,10 @@ def write_report(
     draw_contact_sheet(_people(tables), figures / "contact_sheet.png")
     sentences = tables.captions.set_index("caption_id")["caption"]
     for task, key in (("t2i", "caption_id"), ("i2i", "query_image_id")):
+        if task not in read_json(metrics):
+            continue
         lists = pd.read_parquet(evaluation / f"rank_lists_{task}.parquet")
+        lists = lists[lists["dataset"] == lists["dataset"].iloc[0]]
         queries = lists[key].unique()
         rows = []
         for query in queries[np.linspace(0, len(queries) - 1, min(NUM_QUERIES, len(queries))).round().astype(int)]:
@@ -84,7 +88,7 @@ def _file(tables: Manifests, image_id: int) -> Path:
 def _people(tables: Manifests) -> list[tuple[str, list[Path]]]:
     """The first people of each data set and split that have most pictures, at most NUM_PICTURES of each."""
     rows = []
-    images = tables.images[(tables.images["pid"] > 0) & (tables.images["role"] != "dropped")]
+    images = tables.images[(tables.images["pid"] > 0) & (~tables.images["role"].isin(["dropped", "unused"]))]
     for (dataset, split), group in images.groupby(["dataset", "split"], sort=True):
         if split == "val":
             continue
@@ -96,47 +100,46 @@ def _people(tables: Manifests) -> list[tuple[str, list[Path]]]:
     return rows
 
 
-def _page(metrics: dict, baselines: dict, histograms: dict, audit: dict, settings: dict[str, str]) -> str:
-    people, links = audit["people"], audit["links"]
-    t2i, i2i = metrics["t2i"], metrics["i2i"]
-    described = "\n".join(f"- {name}: {value}" for name, value in settings.items())
-    return f"""# Report
-
-{described}
-
-## Results on the test split
-
-{result_table(metrics, baselines)}
-
-T2I: {t2i["num_queries"]:,} captions as queries ({t2i["num_skipped"]:,} skipped without a match). I2I: {i2i["num_queries"]:,} pictures as
-queries ({i2i["num_skipped"]:,} skipped). R*k*: a right picture among the first *k*; mAP: mean of the precision at each right picture; mINP: right pictures
-over the rank of the last one. Ties count against us. The zero-shot row is the backbone before stage II. The histogram rows learn nothing: each is
-the best by mAP of eight counts of colour ({histograms["colour_histogram"]}; {histograms["colour_histogram_middle"]}), over the whole picture and without
-a fifth of the width at each side, where the background is.
-
-## Curves
-
-![Loss curves of each stage](figures/curves.png)
-
-## What was read
-
-{audit_table(audit)}
-
-{links["exact"]:,} pictures stand in two sets pixel for pixel and {links["perceptual"]:,} re-encoded or resized. Through them {people["merged"]:,} people of
-two sets became one label ({people["unified"]:,} in all), and {people["dropped_from_training"]:,} people left training because they occur in a test split
-(`dropped` above).
-
-![Some people of each data set](figures/contact_sheet.png)
-
-## Rank lists, text to image
+QUERIES = {"t2i": "captions", "i2i": "pictures"}
+RANK_LISTS = {
+    "t2i": """## Rank lists, text to image
 
 Queries are evenly spaced over the test captions, not chosen by their result. Green: the right person; red: another.
 
-![Text-to-image rank lists: a caption, then the ten best pictures](figures/rank_lists_t2i.png)
-
-## Rank lists, image to image
+![Text-to-image rank lists: a caption, then the ten best pictures](figures/rank_lists_t2i.png)""",
+    "i2i": """## Rank lists, image to image
 
 The query's own camera is left out of the gallery, as the protocol says.
 
-![Image-to-image rank lists: a picture, then the ten best of other cameras](figures/rank_lists_i2i.png)
-"""
+![Image-to-image rank lists: a picture, then the ten best of other cameras](figures/rank_lists_i2i.png)""",
+}
+
+
+def _page(metrics: dict, baselines: dict, histograms: dict, audit: dict, settings: dict[str, str]) -> str:
+    tasks = [task for task in QUERIES if task in metrics]
+    queries = ". ".join(
+        f"{task.upper()}: {metrics[task]['num_queries']:,} {QUERIES[task]} as queries ({metrics[task]['num_skipped']:,} skipped without a match)"
+        for task in tasks
+    )
+    results = f"""## Results on the test split
+
+{result_table(metrics, baselines)}
+
+{queries}. R*k*: a right picture among the first *k*; mAP: mean of the precision at each right picture; mINP: right pictures
+over the rank of the last one. Ties count against us. The zero-shot row is the backbone before stage II."""
+    if histograms:
+        results += f""" The histogram rows learn nothing: each is
+the best by mAP of eight counts of colour ({histograms["colour_histogram"]}; {histograms["colour_histogram_middle"]}), over the whole picture and without
+a fifth of the width at each side, where the background is."""
+    sections = ["# Report", "\n".join(f"- {name}: {value}" for name, value in settings.items()), results]
+    if others := others_table(metrics, baselines):
+        sections.append(
+            f"## Other data sets\n\nThe same model on the test split of further sets: across domains where it was not trained on them.\n\n{others}"
+        )
+    sections += [
+        "## Curves\n\n![Loss curves of each stage](figures/curves.png)",
+        f"## What was read\n\n{counts_table(audit)}\n\n{links_sentence(audit)} [More on the data](data_audit.md).",
+        "![Some people of each data set](figures/contact_sheet.png)",
+        *(RANK_LISTS[task] for task in tasks),
+    ]
+    return "\n\n".join(sections) + "\n"

@@ -10,10 +10,9 @@ from tqdm import tqdm
 
 from hpl.backbones.towers import ImageTower, TextTower, at_end
 from hpl.batches.curves import Curves, check_finite
-from hpl.batches.loading import Step, StepDataset, load_steps
+from hpl.batches.loading import Step, StepDataset, TrainingPictures, load_steps
 from hpl.batches.sampling import shuffled_batches
 from hpl.batches.schedule import warmup_cosine
-from hpl.batches.text import tokenize
 from hpl.config import Input, Pretrain
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
@@ -34,10 +33,11 @@ def pretrain(
     captions = manifests.captions[manifests.captions["role"] == "pretrain"]
     if captions.empty:
         raise HplError(
-            "pretrain: no caption is left for pretraining; expected people who occur in no test set in data.pretrain_set"
+            "pretrain: no caption is left for pretraining; expected people who occur in no test set in a data set with use: [pretrain]"
         )
-    tokens = tokenize(captions["caption"], size.context_length)
-    rows = captions["pack_row"].to_numpy()
+    pictures = manifests.images[manifests.images["role"] == "pretrain"]
+    reader = TrainingPictures(manifests, packed, pictures, size)
+    image_ids = captions["image_id"].to_numpy()
     images, texts = ImageTower(model, task_routing=False).to(device).train(), TextTower(model).to(device).train()
     model.to(device)
     decayed = [p for p in model.parameters() if p.dim() > 1]
@@ -52,10 +52,11 @@ def pretrain(
     for epoch in range(1, options.epochs + 1):
         batches = shuffled_batches(len(captions), options.batch_size, seed, epoch, drop_last=True)
         steps = [
-            Step(rows[batch], batch, np.zeros(len(batch), np.int64), seed=(seed * 1000 + epoch) * 10**6 + number)
+            Step(image_ids[batch], batch, np.zeros(len(batch), np.int64), seed=(seed * 1000 + epoch) * 10**6 + number)
             for number, batch in enumerate(batches)
         ]
-        loader = load_steps(StepDataset(packed, tokens, steps, PAD, ERASE), options.loader_workers, device)
+        pairs = StepDataset(reader, captions["caption"], size.context_length, steps, PAD, ERASE)
+        loader = load_steps(pairs, options.loader_workers, device)
         progress = tqdm(loader, total=len(steps), desc=f"pretrain {epoch}/{options.epochs}", unit="steps")
         for number, batch in enumerate(progress):
             lr = warmup_cosine(epoch - 1 + number / len(steps), options.epochs, options.warmup_epochs, 0.0, options.lr)
@@ -64,14 +65,14 @@ def pretrain(
             image_features = torch.nn.functional.normalize(images(batch.images_B3HW)[:, 0], dim=-1)
             text_features = torch.nn.functional.normalize(at_end(*texts(batch.token_ids_TL)), dim=-1)
             loss = contrast(image_features, text_features, model.logit_scale.exp())
-            check_finite({"contrast": loss}, f"pretrain, epoch {epoch}, step {number + 1}")
+            numbers = check_finite({"contrast": loss}, f"pretrain, epoch {epoch}, step {number + 1}")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             with torch.no_grad():
                 model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
             curves.add({"contrast": loss})
-            progress.set_postfix(contrast=f"{float(loss):.3f}", refresh=False)
+            progress.set_postfix(contrast=f"{numbers['contrast']:.3f}", refresh=False)
         curves.end_epoch(epoch)
     model.cpu().eval()
     return curves

@@ -24,6 +24,12 @@ def test_image_to_image_drops_the_querys_own_camera() -> None:
     assert figures["rank1"] == 0 and figures["mAP"] == 50
 
 
+def test_an_unknown_camera_is_nobody_elses() -> None:
+    gallery, query = GALLERY.assign(camid=-1), QUERY.assign(camid=-1)
+    assert evaluate_i2i(QUERY_FEATURES, GALLERY_FEATURES, query, gallery)["rank1"] == 100
+    assert len(rank_lists(QUERY_FEATURES, GALLERY_FEATURES, query, gallery, 5, camera_rule=True)) == 3
+
+
 def test_rank_lists_are_what_the_protocol_ranks() -> None:
     by_text = rank_lists(QUERY_FEATURES, GALLERY_FEATURES, QUERY, GALLERY, 2, camera_rule=False)
     assert by_text["image_id"].tolist() == [70, 72] and by_text["match"].tolist() == [True, False]

@@ -1,7 +1,12 @@
-"""From folders to manifests: schema, links, leaks, determinism, and nothing half-written after a fault."""
+"""From folders to manifests: schema, links, leaks, splits, bad pictures, the store, determinism, and nothing half-written after a fault."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,32 +16,52 @@ from PIL import Image
 
 from hpl.config import Data, Input, Preprocess
 from hpl.files import HplError
+from hpl.manifests import examine
 from hpl.manifests.build import build_manifests
-from hpl.manifests.pictures import examine_picture
+from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader, ShardWriter
 from hpl.manifests.tables import Manifests
 from tests.conftest import picture, save
 
-DATA = Data.model_validate(
-    {
-        "caption_set": {"format": "cuhk-pedes", "folder": "CUHK-PEDES"},
-        "picture_set": {"format": "market-1501", "folder": "Market-1501"},
-        "pretrain_set": None,
-    }
-)
+CUHK = {"format": "cuhk-pedes", "folder": "CUHK-PEDES", "use": ["train", "test"], "official": False}
+MARKET = {"format": "market-1501", "folder": "Market-1501", "use": ["train", "test"], "official": False}
 SIZE = Input(height=24, width=12, context_length=32)
-OPTIONS = Preprocess(link_hash_distance=12, link_correlation=0.95)
+OPTIONS = Preprocess(
+    on_bad_image="error",
+    strict=False,
+    pack_pictures=True,
+    link_candidate=0.86,
+    link_correlation=0.92,
+    val_share=0.25,
+    test_share=0.5,
+    split_seed=0,
+)
 
 
-def build(raw: Path, out: Path, num_workers: int = 1) -> Manifests:
-    build_manifests(raw, DATA, SIZE, OPTIONS, num_workers, out / "manifests", out / "pictures")
+def build(
+    raw: Path,
+    out: Path,
+    num_workers: int = 1,
+    datasets: tuple[dict, ...] = (CUHK, MARKET),
+    store: Path | None = None,
+    **changes: object,
+) -> Manifests:
+    data, options = Data.model_validate({"datasets": list(datasets)}), OPTIONS.model_copy(update=changes)
+    store = store or out / "store"
+    build_manifests(raw, data, SIZE, options, num_workers, out / "manifests", out / "pictures", store)
     return Manifests(out / "manifests")
+
+
+def audit_of(out: Path) -> dict:
+    return json.loads((out / "manifests" / "audit.json").read_text())
 
 
 def test_schema_order_and_packed_pictures(cuhk: Path, market: Path, tmp_path: Path) -> None:
     tables = build(tmp_path, tmp_path / "out")
     images = tables.images
-    assert images.columns.tolist() == "image_id dataset path split role pid source_pid camid width height sha256 pack_row".split()
+    assert images.columns.tolist() == (
+        "image_id dataset path split role pid source_pid person camid width height file_sha256 sha256 pack_row".split()
+    )
     assert len(images) == 11 and images["image_id"].tolist() == list(range(11))
     assert images.sort_values(["dataset", "path"])["image_id"].is_monotonic_increasing
     assert set(images.loc[images["source_pid"] <= 0, "pid"]) == {-1, 0}
@@ -45,7 +70,7 @@ def test_schema_order_and_packed_pictures(cuhk: Path, market: Path, tmp_path: Pa
     assert len(packed) == (images["split"] != "test").sum() == 6
     assert (images.loc[images["split"] == "test", "pack_row"] == -1).all()
     row = images[images["path"] == "bounding_box_train/0007_c1s1_000453_01.jpg"].iloc[0]
-    expected = examine_picture(market / row["path"], (24, 12)).packed_3HW
+    expected = read_pictures([market / row["path"]], 24, 12)[0]
     np.testing.assert_array_equal(packed[np.array([row["pack_row"]])][0], expected)
     assert tables.captions["caption"].tolist()[0] == "A man, again."  # CUHK01/ sorts before cam_a/
     assert tables.captions["caption_id"].tolist() == list(range(7))
@@ -56,8 +81,12 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(cuhk: Path, market: Pa
         save(picture(500 + number), market / "bounding_box_train" / f"0050_c1s1_{number:06d}_01.jpg")
     for workers in (1, 2):
         build(tmp_path, tmp_path / f"out{workers}", workers)
-    files = sorted(path.relative_to(tmp_path / "out1") for path in (tmp_path / "out1").rglob("*.*"))
-    assert len(files) == 5
+    files = [
+        path.relative_to(tmp_path / "out1")
+        for folder in ("manifests", "pictures")
+        for path in (tmp_path / "out1" / folder).iterdir()
+    ]
+    assert len(files) == 6
     for file in files:
         assert (tmp_path / "out1" / file).read_bytes() == (tmp_path / "out2" / file).read_bytes(), file
 
@@ -76,18 +105,20 @@ def test_people_are_linked_by_content_and_leaks_leave_training(cuhk: Path, marke
     assert images.at["imgs/Market/0002.jpg", "role"] == "dropped"  # validation gives way to training
     assert images.at["bounding_box_train/0002_c1s1_000451_03.jpg", "role"] == "train"
     assert images["pid"].max() == 4  # 3 + 3 people, two merged
-    audit = json.loads((tmp_path / "out" / "manifests" / "audit.json").read_text())
-    assert audit["links"] == {"exact": 1, "perceptual": 1}
+    audit = audit_of(tmp_path / "out")
+    assert audit["links"] == {"CUHK-PEDES + Market-1501": {"exact": 1, "perceptual": 1}}
     expected = {"in_all_sets": 6, "unified": 4, "merged": 2, "dropped_from_training": 1, "dropped_from_validation": 1}
-    assert audit["people"] == expected
-    assert {pair["kind"] for pair in audit["linked_pairs"]} == {"exact", "perceptual"}
+    assert audit["people"] == {**expected, "dropped_from_pretraining": 0}
+    links = pd.read_parquet(tmp_path / "out" / "manifests" / "links.parquet")
+    assert sorted(links["kind"]) == ["exact", "perceptual"] and (links["left"] < links["right"]).all()
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda file: file.write_bytes(file.read_bytes()[:-200]), "damaged picture"),
-        (lambda file: file.write_bytes(b""), r"not a picture \(0 bytes\)"),
+        (lambda file: file.write_bytes(b""), r"empty file \(0 bytes\)"),
+        (lambda file: (file.unlink(), file.symlink_to("nowhere.jpg")), "picture not found"),
         (lambda file: file.write_text("<html>"), "not a picture"),
     ],
 )
@@ -95,15 +126,191 @@ def test_a_damaged_picture_is_named_and_nothing_is_left(cuhk: Path, market: Path
     damage(market / "bounding_box_test" / "0001_c2s1_001052_00.jpg")
     with pytest.raises(HplError, match=f"0001_c2s1_001052_00.jpg: {message}"):
         build(tmp_path, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["store"]
 
 
-def test_odd_picture_modes_decode(tmp_path: Path) -> None:
-    modes = {"CMYK": "jpg", "P": "png", "L": "jpg", "RGBA": "png", "1": "png"}
-    for mode, suffix in modes.items():
-        file = save(picture(1).convert(mode), tmp_path / f"{mode}.{suffix}")
-        facts = examine_picture(file, (24, 12))
-        assert (facts.width, facts.height) == (16, 32) and facts.packed_3HW.shape == (3, 24, 12), mode
+def test_several_damaged_pictures_are_named_at_once(cuhk: Path, market: Path, tmp_path: Path) -> None:
+    for name in ("query/0001_c1s1_001051_00.jpg", "bounding_box_train/0007_c1s1_000453_01.jpg"):
+        (market / name).write_bytes(b"<html>")
+    with pytest.raises(HplError, match="2 bad pictures .*skip") as caught:
+        build(tmp_path, tmp_path / "out")
+    assert "query/0001_c1s1_001051_00.jpg: not a picture" in str(caught.value) and "0007_c1s1_000453_01.jpg" in str(caught.value)
+
+
+def test_skipped_pictures_are_listed_and_nothing_else_is_lost(cuhk: Path, market: Path, tmp_path: Path, capsys) -> None:
+    whole = build(tmp_path, tmp_path / "whole")
+    bad = market / "bounding_box_train" / "0002_c1s1_000451_03.jpg"
+    bad.write_bytes(bad.read_bytes()[:-100])
+    (cuhk / "imgs" / "CUHK01" / "0001.png").unlink()
+    tables = build(tmp_path, tmp_path / "out", on_bad_image="skip")
+    skipped = audit_of(tmp_path / "out")["skipped_pictures"]
+    assert [(entry["dataset"], entry["path"]) for entry in skipped] == [
+        ("CUHK-PEDES", "imgs/CUHK01/0001.png"),
+        ("Market-1501", "bounding_box_train/0002_c1s1_000451_03.jpg"),
+    ]
+    assert "picture not found" in skipped[0]["fault"] and "damaged picture" in skipped[1]["fault"]
+    columns = ["dataset", "path", "split", "role", "source_pid", "person", "camid", "width", "height", "sha256"]
+    gone = whole.images["path"].isin([entry["path"] for entry in skipped])
+    pd.testing.assert_frame_equal(
+        whole.images[~gone][columns].reset_index(drop=True), tables.images[columns].reset_index(drop=True)
+    )
+    assert tables.captions["caption"].tolist() == [text for text in whole.captions["caption"] if text != "A man, again."]
+    packed = ShardReader(tmp_path / "out" / "pictures", "pictures")
+    rows = tables.images[tables.images["pack_row"] >= 0]
+    expected = read_pictures(tables.files(rows), 24, 12)
+    np.testing.assert_array_equal(packed[rows["pack_row"].to_numpy()], expected)
+    assert "skipped: " in capsys.readouterr().err
+
+
+def test_nothing_left_is_an_error(market: Path, tmp_path: Path) -> None:
+    for file in market.rglob("*.jpg"):
+        file.write_bytes(b"")
+    with pytest.raises(HplError, match="none of 7 pictures can be read; the first fault: .*empty file"):
+        build(tmp_path, tmp_path / "out", datasets=(MARKET,), on_bad_image="skip")
+
+
+def test_official_counts_are_a_warning_or_with_strict_an_error(market: Path, tmp_path: Path, capsys) -> None:
+    official = {**MARKET, "official": True}
+    build(tmp_path, tmp_path / "out", datasets=(official,))
+    assert "Market-1501: train: 3 pictures, officially 12,936" in capsys.readouterr().err
+    assert audit_of(tmp_path / "out")["datasets"]["Market-1501"]["mismatches"]
+    with pytest.raises(HplError, match=r"strict is true(.|\n)*train: 2 people, officially 751"):
+        build(tmp_path, tmp_path / "strict", datasets=(official,), strict=True)
+    assert not (tmp_path / "strict" / "manifests").exists()
+
+
+def test_a_set_that_is_only_tested_is_never_trained_on_and_the_reverse(cuhk: Path, market: Path, tmp_path: Path) -> None:
+    tables = build(tmp_path, tmp_path / "out", datasets=({**CUHK, "use": ["train"]}, {**MARKET, "use": ["test"]}))
+    roles = tables.images.groupby("dataset")["role"].agg(set)
+    assert roles["Market-1501"] == {"query", "gallery"} and roles["CUHK-PEDES"] == {"train", "val", "unused"}
+    assert tables.serving("i2i", "test") == ["Market-1501"] and tables.serving("t2i", "test") == []
+
+
+def test_unused_test_people_still_take_people_out_of_training(cuhk: Path, market: Path, tmp_path: Path) -> None:
+    shutil.copy(cuhk / "imgs" / "test_query" / "p3.jpg", market / "bounding_box_train" / "0007_c1s1_000453_01.jpg")
+    images = build(tmp_path, tmp_path / "out", datasets=({**CUHK, "use": ["train"]}, {**MARKET, "use": ["train"]})).images
+    assert images.set_index("path").at["bounding_box_train/0007_c1s1_000453_01.jpg", "role"] == "dropped"
+
+
+def test_one_s_own_folder_serves_both_tasks(tmp_path: Path) -> None:
+    root = tmp_path / "people"
+    for person in range(8):
+        for number in range(4):
+            file = save(picture(10 * person + number), root / f"p{person}" / f"{number}_c{number % 2}.png")
+            file.with_suffix(".txt").write_text(f"person {person}\nseen {number}\n")
+    own = {"format": "folders", "folder": "people", "use": ["train", "test"], "camera_pattern": r"_c(\d+)"}
+    tables = build(tmp_path, tmp_path / "out", datasets=(own,))
+    people = tables.images.groupby("split")["person"].nunique()
+    assert people.to_dict() == {"train": 2, "val": 2, "test": 4}
+    assert tables.images.groupby("role").size().to_dict() == {"train": 8, "val": 8, "query": 8, "gallery": 8}
+    assert tables.datasets["people"]["tasks"] == ["t2i", "i2i"] and len(tables.captions) == 64
+    assert tables.images.groupby("person")["split"].nunique().max() == 1
+    alone = build(tmp_path, tmp_path / "alone", datasets=({**own, "use": ["test"]},))
+    assert set(alone.images["split"]) == {"test"} and len(alone.images) == 32
+
+
+def test_rows_of_one_picture_are_joined_or_the_conflict_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    for number in range(6):
+        save(picture(number), root / f"{number}.png")
+    lines = [f"{number}.png,{number // 2},first of {number},train" for number in range(6)]
+    (root / "people.csv").write_text("\n".join(["path,pid,caption,split", *lines, "0.png,0,second of 0,train", lines[1]]))
+    source = {"format": "table", "folder": "shop", "use": ["train"]}
+    tables = build(tmp_path, tmp_path / "out", datasets=(source,), val_share=0.0)
+    assert len(tables.images) == 6
+    assert tables.captions.groupby("image_id")["caption"].agg(list).tolist()[:2] == [
+        ["first of 0", "second of 0"],
+        ["first of 1"],
+    ]
+    assert "2 rows that name a picture once more" in audit_of(tmp_path / "out")["datasets"]["shop"]["notes"][0]
+    (root / "people.csv").write_text("\n".join(["path,pid,caption,split", *lines, "3.png,7,another,train"]))
+    with pytest.raises(HplError, match="people.csv: line 5 and 8: the same picture '3.png' with person '1' and '7'"):
+        build(tmp_path, tmp_path / "conflict", datasets=(source,))
+
+
+def test_pictures_may_stay_in_their_files(market: Path, tmp_path: Path) -> None:
+    tables = build(tmp_path, tmp_path / "out", datasets=(MARKET,), pack_pictures=False)
+    assert (tables.images["pack_row"] == -1).all() and not list((tmp_path / "out" / "pictures").iterdir())
+
+
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the pictures that are decoded from now on."""
+    names: list[str] = []
+    real = examine.examine_picture
+
+    def watch(data: bytes, place: str, size: tuple[int, int] | None) -> examine.Facts:
+        names.append(Path(place).name)
+        return real(data, place, size)
+
+    monkeypatch.setattr(examine, "examine_picture", watch)
+    return names
+
+
+def test_a_rerun_decodes_what_is_new_and_gives_what_a_fresh_run_gives(
+    cuhk: Path, market: Path, tmp_path: Path, monkeypatch
+) -> None:
+    store, names = tmp_path / "store", decoded(monkeypatch)
+    build(tmp_path, tmp_path / "out", store=store)
+    assert len(names) == 11
+    names.clear()
+    new = save(picture(900), market / "bounding_box_train" / "0002_c3s1_000999_01.jpg")
+    changed = save(picture(901), market / "query" / "0001_c1s1_001051_00.jpg")
+    build(tmp_path, tmp_path / "again", store=store)
+    assert sorted(names) == sorted([new.name, changed.name])
+    build(tmp_path, tmp_path / "fresh")
+    for folder in ("manifests", "pictures"):
+        for file in (tmp_path / "fresh" / folder).iterdir():
+            assert file.read_bytes() == (tmp_path / "again" / folder / file.name).read_bytes(), file
+
+
+def test_a_test_picture_that_moves_to_training_is_packed(market: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    build(tmp_path, tmp_path / "out", datasets=(MARKET,), store=store)
+    shutil.copy(market / "query" / "0001_c1s1_001051_00.jpg", market / "bounding_box_train" / "0009_c1s1_001051_00.jpg")
+    tables = build(tmp_path, tmp_path / "again", datasets=(MARKET,), store=store)
+    row = tables.images.set_index("path").loc["bounding_box_train/0009_c1s1_001051_00.jpg"]
+    packed = ShardReader(tmp_path / "again" / "pictures", "pictures")[np.array([row["pack_row"]])]
+    np.testing.assert_array_equal(packed, read_pictures([market / "query" / "0001_c1s1_001051_00.jpg"], 24, 12))
+
+
+def test_half_a_part_of_the_store_does_not_count(market: Path, tmp_path: Path, monkeypatch) -> None:
+    store, names = tmp_path / "store", decoded(monkeypatch)
+    build(tmp_path, tmp_path / "out", datasets=(MARKET,), store=store)
+    (table,) = store.rglob("*.parquet")
+    table.unlink()
+    names.clear()
+    build(tmp_path, tmp_path / "again", datasets=(MARKET,), store=store)
+    assert len(names) == 7
+
+
+RUN = """
+import sys
+from pathlib import Path
+from hpl.manifests import examine
+from tests.manifests.test_build import MARKET, build
+examine.PART, examine.CHUNK = 16, 4
+root = Path(sys.argv[1])
+build(root, root / sys.argv[2], num_workers=2, datasets=(MARKET,), store=root / "store")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was(market: Path, tmp_path: Path) -> None:
+    for number in range(600):
+        save(picture(2000 + number, (200, 400)), market / "bounding_box_train" / f"0050_c1s1_{number:06d}_01.png")
+    command = [sys.executable, "-c", RUN, str(tmp_path)]
+    process = subprocess.Popen([*command, "killed"], cwd=Path(__file__).parents[2], start_new_session=True)
+    while process.poll() is None and not list((tmp_path / "store").rglob("*.parquet")):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = sum(len(pd.read_parquet(file)) for file in (tmp_path / "store").rglob("*.parquet"))
+    assert 16 <= kept < 607 and not (tmp_path / "killed" / "manifests").exists()
+    subprocess.run([*command, "out"], check=True, cwd=Path(__file__).parents[2])
+    build(tmp_path, tmp_path / "fresh", datasets=(MARKET,))
+    for folder in ("manifests", "pictures"):
+        for file in (tmp_path / "fresh" / folder).iterdir():
+            assert file.read_bytes() == (tmp_path / "out" / folder / file.name).read_bytes(), file
 
 
 def test_shards_hold_any_rows_in_any_order(tmp_path: Path) -> None:
@@ -128,6 +335,6 @@ def test_manifests_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_captions_carry_their_picture(cuhk: Path, market: Path, tmp_path: Path) -> None:
     captions = build(tmp_path, tmp_path / "out").captions
     assert captions.loc[captions["caption"] == "A child.", ["split", "role", "dataset"]].values.tolist() == [
-        ["test", "gallery", "cuhk-pedes"]
+        ["test", "gallery", "CUHK-PEDES"]
     ]
     assert isinstance(captions, pd.DataFrame)

@@ -6,7 +6,7 @@ import pandas as pd
 from PIL import Image
 
 from hpl.reports.figures import draw_curves, draw_rank_lists
-from hpl.reports.page import audit_table, result_table
+from hpl.reports.page import others_table, result_table
 from tests.conftest import picture, save
 
 
@@ -29,11 +29,13 @@ def test_the_table_has_both_tasks_and_a_dash_for_what_was_not_measured() -> None
     assert lines[4] == "| colour histogram |" + " - |" * 5 + " 9.50 |" * 5
 
 
-def test_the_audit_table_names_every_role() -> None:
-    count = {"people": 1200, "pictures": 3400, "captions": 0}
-    assert "| market-1501 | train | dropped | 1,200 | 3,400 | 0 |" in audit_table(
-        {"counts": {"market-1501": {"train": {"dropped": count}}}}
-    )
+def test_further_data_sets_have_a_table_of_their_own() -> None:
+    both = {"t2i": figures(50.0), "i2i": figures(60.25)}
+    assert others_table(both, {"zero_shot": both}) == ""
+    more = {**both, "others": {"MSMT17": {"i2i": figures(30.0)}}}
+    lines = others_table(more, {"zero_shot": {**both, "others": {"MSMT17": {"i2i": figures(10.0)}}}}).splitlines()
+    assert lines[2] == "| MSMT17 |" + " - |" * 5 + " 30.00 |" * 5
+    assert lines[3] == "| MSMT17, zero-shot |" + " - |" * 5 + " 10.00 |" * 5
 
 
 def test_pictures_have_the_same_bytes_twice(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from hpl.batches.loading import Batch
 from hpl.batches.sampling import identity_batches, shuffled_batches
 from hpl.batches.schedule import warmup_cosine
 from hpl.batches.text import tokenize
-from hpl.batches.transforms import augment, normalise
 from hpl.config import Inversion, Loss, Model, load_params
 from hpl.files import HplError
 from hpl.losses.sdm import similarity_distribution_loss
@@ -137,20 +136,14 @@ def test_new_parts_may_learn_faster(clip: CLIP) -> None:
     assert {names[id(parameter)] for parameter in new["params"]} == expected
 
 
-PICTURES = pd.DataFrame({"image_id": range(40), "pid": [n // 4 + 1 for n in range(40)], "pack_row": range(100, 140)})
-CAPTIONS = pd.DataFrame(
-    {
-        "image_id": [n // 2 for n in range(32)],
-        "pid": [n // 8 + 1 for n in range(32)],
-        "pack_row": [100 + n // 2 for n in range(32)],
-    }
-)
+PICTURES = pd.DataFrame({"image_id": range(100, 140), "pid": [n // 4 + 1 for n in range(40)]})
+CAPTIONS = pd.DataFrame({"image_id": [100 + n // 2 for n in range(32)], "pid": [n // 8 + 1 for n in range(32)]})
 PIDS = np.unique(PICTURES["pid"])
 
 
 def steps(tasks: list[str] = BOTH, epoch: int = 1) -> list:
     options = PARAMS.active.train.model_copy(update={"t2i_batch": 8, "i2i_batch": 12, "num_instances": 4})
-    return epoch_steps(PICTURES, CAPTIONS, PIDS, tasks, options, 0, epoch)
+    return epoch_steps(CAPTIONS, PICTURES[PICTURES["image_id"] >= 116], PIDS, tasks, options, 0, epoch)
 
 
 def test_a_step_holds_pairs_then_pictures_of_the_other_set_four_an_identity() -> None:
@@ -158,18 +151,18 @@ def test_a_step_holds_pairs_then_pictures_of_the_other_set_four_an_identity() ->
     assert len(made) == 4
     assert sorted(np.concatenate([step.caption_rows for step in made])) == list(range(32))  # each caption once an epoch
     for step in made:
-        assert len(step.caption_rows) == 8 and len(step.picture_rows) == len(step.labels) == 20
-        np.testing.assert_array_equal(step.picture_rows[:8], CAPTIONS["pack_row"].to_numpy()[step.caption_rows])
-        assert (step.picture_rows[8:] >= 116).all()  # pictures 16.. have no caption
-        np.testing.assert_array_equal(PIDS[step.labels], PICTURES["pid"].to_numpy()[step.picture_rows - 100])
+        assert len(step.caption_rows) == 8 and len(step.image_ids) == len(step.labels) == 20
+        np.testing.assert_array_equal(step.image_ids[:8], CAPTIONS["image_id"].to_numpy()[step.caption_rows])
+        assert (step.image_ids[8:] >= 116).all()  # pictures from 116 have no caption
+        np.testing.assert_array_equal(PIDS[step.labels], PICTURES["pid"].to_numpy()[step.image_ids - 100])
         _, counts = np.unique(step.labels[8:], return_counts=True)
         assert counts.tolist() == [4, 4, 4]
-        assert len(set(step.picture_rows[8:].tolist())) == 12  # four different pictures each
+        assert len(set(step.image_ids[8:].tolist())) == 12  # four different pictures each
 
 
 def test_a_single_task_takes_its_own_half() -> None:
-    assert all(len(step.picture_rows) == len(step.caption_rows) == 8 for step in steps(["t2i"]))
-    assert all(len(step.caption_rows) == 0 and len(step.picture_rows) == 12 for step in steps(["i2i"]))
+    assert all(len(step.image_ids) == len(step.caption_rows) == 8 for step in steps(["t2i"]))
+    assert all(len(step.caption_rows) == 0 and len(step.image_ids) == 12 for step in steps(["i2i"]))
 
 
 def test_steps_depend_on_seed_and_epoch_alone() -> None:
@@ -177,8 +170,8 @@ def test_steps_depend_on_seed_and_epoch_alone() -> None:
     first = steps()
     np.random.seed(6)
     for a, b in zip(first, steps(), strict=True):
-        assert a.seed == b.seed and np.array_equal(a.picture_rows, b.picture_rows)
-    assert not np.array_equal(first[0].picture_rows, steps(epoch=2)[0].picture_rows)
+        assert a.seed == b.seed and np.array_equal(a.image_ids, b.image_ids)
+    assert not np.array_equal(first[0].image_ids, steps(epoch=2)[0].image_ids)
 
 
 def test_identities_with_few_pictures_repeat_and_few_identities_make_a_smaller_batch() -> None:
@@ -204,16 +197,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name() -> None:
     losses = {"sdm": torch.tensor(1.0), "tri": torch.tensor(float("nan")), "cic": torch.tensor(float("inf"))}
     with pytest.raises(HplError, match=r"epoch 2, step 3: non-finite loss: tri = nan, cic = inf"):
         check_finite(losses, "train, epoch 2, step 3")
-
-
-def test_augmentation_is_random_by_seed_and_by_picture() -> None:
-    images = torch.randint(0, 256, (8, 3, 24, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    first, again, other = augment(images, 2, 0.5, 1), augment(images, 2, 0.5, 1), augment(images, 2, 0.5, 2)
-    assert torch.equal(first, again) and not torch.equal(first, other) and first.shape == images.shape
-    same = images[:1].expand(8, -1, -1, -1)
-    assert len({picture.numpy().tobytes() for picture in augment(same, 2, 0.5, 1)}) > 4
-    assert torch.equal(augment(images[:4], 0, 0.0, 1).flip(-1).sort(dim=-1)[0], images[:4].sort(dim=-1)[0])
-    assert normalise(images).dtype == torch.float32 and abs(float(normalise(images).mean())) < 0.5
+    assert check_finite({"sdm": torch.tensor(1.5), "cic": torch.tensor(2)}, "train") == {"sdm": 1.5, "cic": 2.0}
 
 
 def test_curves_average_an_epoch(tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""What was read, linked, skipped and dropped, as numbers."""
+
+import pandas as pd
+
+SHOWN = 20  # examples kept of each kind
+
+
+def audit(
+    pictures: pd.DataFrame, captions: pd.DataFrame, links: pd.DataFrame, skipped: pd.DataFrame, datasets: dict[str, dict]
+) -> dict:
+    """The content of audit.json.
+
+    Args:
+        pictures: rows of images.parquet and `anonymous`, after links were followed.
+        captions: rows of captions.parquet, with dataset.
+        links: rows of links.parquet.
+        skipped: bad pictures: dataset, path, split, role, fault.
+        datasets: for each set its folder, format, version, mismatches and notes.
+    """
+    place = pictures["dataset"].astype(str) + "/" + pictures["path"].astype(str)
+    joined = links.join(pictures[["dataset", "person", "split"]].add_prefix("left_"), on="left")
+    joined = joined.join(pictures[["dataset", "person", "split"]].add_prefix("right_"), on="right")
+    across = joined["left_dataset"] != joined["right_dataset"]
+    named = pictures[~pictures["anonymous"]]
+    sources = named.drop_duplicates(["dataset", "person"])
+    dropped = named[named["role"] == "dropped"]
+    return {
+        "datasets": {
+            name: {
+                **{key: account[key] for key in ("folder", "format", "version", "use", "tasks", "mismatches", "notes")},
+                "counts": _counts(pictures[pictures["dataset"] == name], captions),
+                "cameras_a_person": _cameras(named[named["dataset"] == name]),
+                "captions": _captions(named[named["dataset"] == name], captions, "t2i" in account["tasks"]),
+                "duplicates": _duplicates(joined[~across & (joined["left_dataset"] == name)], place),
+            }
+            for name, account in datasets.items()
+        },
+        "links": {
+            f"{left} + {right}": {kind: int((rows["kind"] == kind).sum()) for kind in ("exact", "perceptual")}
+            for (left, right), rows in joined[across].groupby(["left_dataset", "right_dataset"], sort=True)
+        },
+        "people": {
+            "in_all_sets": len(sources),
+            "unified": int(named["pid"].nunique()),
+            "merged": int(len(sources) - named["pid"].nunique()),
+            "dropped_from_training": int(dropped.loc[dropped["split"] == "train", "pid"].nunique()),
+            "dropped_from_validation": int(dropped.loc[dropped["split"] == "val", "pid"].nunique()),
+            "dropped_from_pretraining": int(dropped.loc[dropped["split"] == "pretrain", "pid"].nunique()),
+        },
+        "skipped_pictures": [
+            {"dataset": row.dataset, "path": row.path, "split": row.split, "role": row.role, "fault": row.fault}
+            for row in skipped.itertuples()
+        ],
+    }
+
+
+def _counts(pictures: pd.DataFrame, captions: pd.DataFrame) -> dict:
+    """People, pictures and captions for each split and role."""
+    per_picture = captions.groupby("image_id").size()
+    counts: dict = {}
+    for (split, role), rows in pictures.groupby(["split", "role"], sort=True):
+        entry = {
+            "people": int(rows.loc[~rows["anonymous"], "person"].nunique()),
+            "pictures": len(rows),
+            "captions": int(rows["image_id"].map(per_picture).fillna(0).sum()),
+        }
+        if rows["anonymous"].any():
+            entry |= {
+                "junk": int((rows["source_pid"] == -1).sum()),
+                "distractors": int((rows["anonymous"] & (rows["source_pid"] == 0)).sum()),
+            }
+        counts.setdefault(split, {})[role] = entry
+    return counts
+
+
+def _cameras(named: pd.DataFrame) -> dict:
+    """How many cameras there are, and how many people were seen by 1, 2, ... of them; empty where cameras are not known."""
+    known = named[named["camid"] >= 0]
+    if known.empty:
+        return {}
+    seen = known.groupby("person")["camid"].nunique().value_counts().sort_index()
+    return {"num_cameras": int(known["camid"].nunique()), "people": {str(count): int(people) for count, people in seen.items()}}
+
+
+def _captions(named: pd.DataFrame, captions: pd.DataFrame, expected: bool) -> dict:
+    """Pictures without a caption, and captions that stand under several people; empty for a set that has none by nature."""
+    own = captions.merge(named[["image_id", "person"]], on="image_id")
+    if not expected:
+        return {}
+    people = own.groupby("caption")["person"].nunique()
+    shared = people[people > 1].sort_values(ascending=False, kind="stable")
+    return {
+        "num_captions": len(own),
+        "pictures_without": int((~named["image_id"].isin(own["image_id"])).sum()),
+        "shared_by_several_people": {
+            "sentences": len(shared),
+            "captions": int(own["caption"].isin(shared.index).sum()),
+            "examples": [{"caption": caption, "people": int(count)} for caption, count in shared.head(SHOWN).items()],
+        },
+    }
+
+
+def _duplicates(inside: pd.DataFrame, place: pd.Series) -> dict:
+    """Pictures that stand twice in a set, pixel for pixel."""
+    people = inside["left_person"] != inside["right_person"]
+    splits = inside["left_split"] != inside["right_split"]
+    return {
+        "pictures": len(inside),
+        "under_another_person": int(people.sum()),
+        "in_another_split": int(splits.sum()),
+        "examples": [[place[row.left], place[row.right]] for row in inside[people | splits].head(SHOWN).itertuples()],
+    }

@@ -1,0 +1,185 @@
+"""The same shot in two data sets, found by its content, for names do not carry over.
+
+First by the hash of the decoded pixels; then by a fingerprint, a thumbnail of FINGERPRINT pixels, which survives re-encoding, resizing and crops of up to
+5 % at each side: pictures whose coarse colours agree (as they are, or with the border of either cut off) are candidates, and a
+candidate is a link if, under the best crop of one of the two, the thumbnails correlate. benchmarks/linking.py measures both steps.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import combinations, product
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+FINGERPRINT = (48, 24)  # height, width
+COARSE = 6  # pixels of the fingerprint a cell of the coarse colours
+UNIT = 1 / 160  # of the height or width: crops are counted in it
+COARSE_CUTS = (0, 4, 8)  # units that the search takes off each side at first; 8 are 5 %
+REFINE = (2, 1)  # units by which it then moves one side at a time
+MOST = 11  # no side loses this many units
+FLAT = 2.0  # grey levels of standard deviation under which a picture shows nothing that could be recognised
+ROWS, COLUMNS = 1024, 4096  # pictures of the two sets compared at a time
+PAIRS = 64  # candidates aligned at a time
+MOST_CANDIDATES = 8  # of one picture in another set
+Fingerprints = Callable[[np.ndarray], np.ndarray]  # rows of the picture table -> uint8, n x FINGERPRINT x 3
+
+
+def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate: float, min_correlation: float) -> pd.DataFrame:
+    """Pairs of rows that show the same shot.
+
+    Args:
+        pictures: columns dataset and sha256 (of the decoded pixels); one row a picture.
+        min_candidate: least correlation of the coarse colours.
+        min_correlation: least correlation of the aligned thumbnails.
+
+    Returns:
+        Columns left < right (rows), kind (exact | perceptual) and correlation, sorted. Exact pairs inside a data set are among them (each
+        picture with the first of its kind), perceptual ones are not: two frames of one camera may look the same.
+    """
+    signals, cropped, flat = _coarse_signals(len(pictures), fingerprints)
+    exact = _equal_pixels(pictures, flat)
+    dataset, names = pd.factorize(pictures["dataset"], sort=True)
+    known = pd.MultiIndex.from_arrays([exact["left"], exact["right"]])
+    parts = [exact]
+    for first, second in combinations(range(len(names)), 2):
+        left, right = np.flatnonzero((dataset == first) & ~flat), np.flatnonzero((dataset == second) & ~flat)
+        title = f"link {names[first]} and {names[second]}"
+        for pairs in _candidates(left, right, signals, cropped, min_candidate, title):
+            pairs = pairs[~pd.MultiIndex.from_arrays(pairs.T).isin(known)]
+            if not len(pairs):
+                continue
+            blocks = np.split(pairs, range(PAIRS, len(pairs), PAIRS))
+            found = np.concatenate(
+                [aligned_correlation(fingerprints(block[:, 0]), fingerprints(block[:, 1]), min_correlation) for block in blocks]
+            )
+            kept = pairs[found >= min_correlation]
+            frame = pd.DataFrame({"left": kept[:, 0], "right": kept[:, 1], "kind": "perceptual"})
+            parts.append(frame.assign(correlation=found[found >= min_correlation].round(4)))
+    links = pd.concat(parts, ignore_index=True)
+    links[["left", "right"]] = np.sort(links[["left", "right"]].to_numpy(np.int64), axis=1)
+    return links.sort_values(["left", "right"], ignore_index=True)
+
+
+def _equal_pixels(pictures: pd.DataFrame, flat: np.ndarray) -> pd.DataFrame:
+    """Each picture with the first of the table that has the same pixels. A flat picture (a blank frame) links nobody."""
+    rows = pd.Series(np.arange(len(pictures)))[~flat]
+    first = rows.groupby(pictures["sha256"].to_numpy()[~flat], sort=False).transform("first")
+    again = (rows != first).to_numpy()
+    return pd.DataFrame({"left": first[again].to_numpy(), "right": rows[again].to_numpy(), "kind": "exact", "correlation": 1.0})
+
+
+def _coarse_signals(count: int, fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Coarse colours of each picture, and of each without 2.5 % at every side: count x C, unit rows; and who is flat."""
+    height, width = FINGERPRINT
+    size = height // COARSE * (width // COARSE) * 3
+    signals, cropped, flat = np.zeros((count, size), np.float32), np.zeros((count, size), np.float32), np.zeros(count, bool)
+    down, across = _crop_matrices(height)[4, 4], _crop_matrices(width)[4, 4]
+    for start in range(0, count, ROWS):
+        rows = np.arange(start, min(start + ROWS, count))
+        thumbnails = np.moveaxis(fingerprints(rows), 3, 1).astype(np.float32)
+        flat[rows] = thumbnails.std(axis=(2, 3)).max(axis=1) < FLAT
+        for target, source in ((signals, thumbnails), (cropped, down @ thumbnails @ across.T)):
+            cells = source.reshape(len(rows), 3, height // COARSE, COARSE, width // COARSE, COARSE).mean((3, 5))
+            target[rows] = _standardise(cells)
+    return signals, cropped, flat
+
+
+def _candidates(
+    left: np.ndarray, right: np.ndarray, signals: np.ndarray, cropped: np.ndarray, least: float, title: str
+) -> Iterator[np.ndarray]:
+    """Pairs of rows, n x 2, whose coarse colours correlate: for each row of `left` at most MOST_CANDIDATES, the best ones."""
+    for start in tqdm(range(0, len(left), ROWS), desc=title, unit="blocks"):
+        own = left[start : start + ROWS]
+        found, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+        for begin in range(0, len(right), COLUMNS):
+            other = right[begin : begin + COLUMNS]
+            similarity = signals[own] @ signals[other].T
+            np.maximum(similarity, signals[own] @ cropped[other].T, out=similarity)
+            np.maximum(similarity, cropped[own] @ signals[other].T, out=similarity)
+            near = np.argwhere(similarity >= least)
+            found.append(np.stack([own[near[:, 0]], other[near[:, 1]]], axis=1))
+            scores.append(similarity[near[:, 0], near[:, 1]])
+        pairs, score = np.concatenate(found), np.concatenate(scores)
+        order = np.lexsort([pairs[:, 1], -score, pairs[:, 0]])
+        place = pd.Series(pairs[order, 0]).groupby(pairs[order, 0]).cumcount().to_numpy()
+        yield pairs[order][place < MOST_CANDIDATES]
+
+
+def aligned_correlation(first_NHW3: np.ndarray, second_NHW3: np.ndarray, enough: float = 1.0) -> np.ndarray:
+    """Correlation of pairs of thumbnails under the best crop of one of the two, N values.
+
+    Args:
+        enough: pairs that are already this much alike without a crop are not searched.
+    """
+    first, second = (np.moveaxis(thumbnails, 3, 1).astype(np.float32) for thumbnails in (first_NHW3, second_NHW3))
+    best = (_standardise(first) * _standardise(second)).sum(axis=1)
+    search = np.flatnonzero(best < enough)
+    for source, target in ((first[search], second[search]), (second[search], first[search])):
+        if len(search):
+            best[search] = np.maximum(best[search], _best_crop(source, target))
+    return best
+
+
+def _best_crop(source_N3HW: np.ndarray, target_N3HW: np.ndarray) -> np.ndarray:
+    """Highest correlation of a crop of `source` with the whole of `target`: a coarse grid at half the resolution, then side by side."""
+    cuts = _coarse_search(_halve(source_N3HW), _halve(target_N3HW))  # top, bottom, left, right, in units of UNIT
+    signal = _standardise(target_N3HW)
+    best = _score(source_N3HW, signal, cuts)
+    for step in REFINE:
+        for side, move in product(range(4), (-step, step)):
+            trial = cuts.copy()
+            trial[:, side] = np.clip(trial[:, side] + move, 0, MOST - 1)
+            score = _score(source_N3HW, signal, trial)
+            better = score > best
+            best[better], cuts[better] = score[better], trial[better]
+    return best
+
+
+def _coarse_search(source_N3HW: np.ndarray, target_N3HW: np.ndarray) -> np.ndarray:
+    """The best of all crops by COARSE_CUTS at the four sides: N x 4."""
+    count, _, height, width = source_N3HW.shape
+    edges = np.array(list(product(COARSE_CUTS, repeat=2)))
+    down, across = (_crop_matrices(size)[edges[:, 0], edges[:, 1]].reshape(-1, size) for size in (height, width))
+    all_crops = (down @ source_N3HW @ across.T).reshape(count, 3, len(edges), height, len(edges), width)
+    signal = _standardise(target_N3HW).reshape(count, 3, height, width)
+    dot = np.einsum("ncrhkw,nchw->nrk", all_crops, signal, optimize=True)
+    total, squares = all_crops.sum((1, 3, 5)), np.einsum("ncrhkw,ncrhkw->nrk", all_crops, all_crops)
+    score = dot / np.sqrt(np.maximum(squares - total**2 / signal[0].size, 1e-6))
+    row, column = np.divmod(score.reshape(count, -1).argmax(axis=1), len(edges))
+    return np.concatenate([edges[row], edges[column]], axis=1)
+
+
+def _score(source_N3HW: np.ndarray, signal: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """Correlation of each source, cropped by its own cuts, with its signal."""
+    height, width = source_N3HW.shape[2:]
+    down = _crop_matrices(height)[cuts[:, 0], cuts[:, 1]][:, None]
+    across = _crop_matrices(width)[cuts[:, 2], cuts[:, 3]][:, None]
+    return (_standardise(down @ source_N3HW @ np.swapaxes(across, 2, 3)) * signal).sum(axis=1)
+
+
+@cache
+def _crop_matrices(size: int) -> np.ndarray:
+    """MOST x MOST x size x size: linear interpolation that stretches `size` pixels without a share at each end to `size` pixels."""
+    matrices = np.zeros((MOST, MOST, size, size), np.float32)
+    pixels = np.arange(size)
+    for before, after in product(range(MOST), repeat=2):
+        place = UNIT * before * size + (pixels + 0.5) * (1 - UNIT * (before + after)) - 0.5
+        place = np.clip(place, 0, size - 1)
+        low = np.minimum(place.astype(np.int64), size - 2)
+        matrices[before, after, pixels, low] = 1 - (place - low)
+        matrices[before, after, pixels, low + 1] = place - low
+    return matrices
+
+
+def _halve(thumbnails_N3HW: np.ndarray) -> np.ndarray:
+    count, _, height, width = thumbnails_N3HW.shape
+    return thumbnails_N3HW.reshape(count, 3, height // 2, 2, width // 2, 2).mean((3, 5))
+
+
+def _standardise(thumbnails: np.ndarray) -> np.ndarray:
+    """Each one as a vector of zero mean and unit length, float32."""
+    signals = thumbnails.reshape(len(thumbnails), -1)
+    signals = signals - signals.mean(axis=1, keepdims=True)
+    return signals / np.maximum(np.linalg.norm(signals, axis=1, keepdims=True), 1e-6)

@@ -1,0 +1,303 @@
+"""A user's own pictures: a table (CSV or Parquet) with a row a picture, or a folder a person.
+
+People are named by any text; "-1" is junk and "distractor" a distractor, as in Market-1501.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hpl.files import HplError
+from hpl.manifests.records import (
+    DISTRACTOR_PID,
+    JUNK_PID,
+    NO_CAMERA,
+    PICTURE_SUFFIXES,
+    PictureRecord,
+    Reading,
+    checked_captions,
+    checked_path,
+    existing_folder,
+    is_hidden,
+    read_utf8,
+    whole_number,
+)
+
+COLUMNS = ("path", "pid", "camid", "caption", "split")  # path and pid are required
+SPLITS = {  # what a user may write -> split, role
+    "train": ("train", "train"),
+    "val": ("val", "val"),
+    "test": ("test", ""),
+    "query": ("test", "query"),
+    "gallery": ("test", "gallery"),
+}
+ANONYMOUS = {"-1": JUNK_PID, "distractor": DISTRACTOR_PID, "distractors": DISTRACTOR_PID}
+NOBODY = {"", "nan", "NaN", "null", "<NA>"}  # how programs write that a value is missing
+LAYOUT = "<person>/<picture>, or <split>/<person>/<picture> where a split is train, val, test, query or gallery"
+
+
+def read_table(root: Path) -> Reading:
+    """Read the one .csv or .parquet file in `root`, row by row: a table of millions of rows never stands whole in memory.
+
+    Columns: path (relative to `root`) and pid; if wanted camid, caption (a sentence; a picture with several has several rows), split.
+    Raises HplError naming the file, the line (CSV, the header being line 1) or row (Parquet, from 1) and the value.
+    """
+    existing_folder(root, "a folder with one .csv or .parquet file and the pictures that it names")
+    tables = [file for file in sorted(root.iterdir()) if file.suffix.lower() in (".csv", ".parquet") and not is_hidden(file.name)]
+    if len(tables) != 1:
+        found = ", ".join(file.name for file in tables) or "none"
+        raise HplError(f"{root}: tables found: {found}; expected one .csv or .parquet file with the columns path and pid")
+    file = tables[0]
+    is_csv = file.suffix.lower() == ".csv"
+    rows = _csv_rows(file) if is_csv else _parquet_rows(file)
+    names = [_column(name) for name in next(rows, (0, []))[1]]
+    if "path" not in names or "pid" not in names or len(set(names)) < len(names):
+        raise HplError(f"{file}: columns {names}; expected path and pid, each once, and if wanted camid, caption, split")
+    unknown = [name for name in names if name not in COLUMNS]
+    notes = [f"{file.name}: columns ignored: {', '.join(unknown)}"] if unknown else []
+    place = f"{file}: {'line' if is_csv else 'row'}"
+    return Reading(records=_table_records(rows, names, root, place), place=place, notes=notes)
+
+
+def _column(name: str) -> str:
+    return name.strip().lower()
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line where a row begins, and its cells. The first row is the header."""
+    with file.open("rb") as lines:
+        reader = csv.reader(_decoded(lines, file), strict=True)
+        begin, width = 1, 0
+        try:
+            for cells in reader:
+                width = width or len(cells)
+                if cells and len(cells) != width:
+                    raise HplError(f"{file}: line {begin}: {len(cells)} fields; expected {width}, as in the header")
+                if cells:
+                    yield begin, cells
+                begin = reader.line_num + 1
+        except csv.Error as error:
+            raise HplError(f"{file}: line {begin}: malformed CSV ({error})") from None
+
+
+def _decoded(lines: Iterator[bytes], file: Path) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise HplError(
+                f"{file}: line {number}: not UTF-8 text (byte {error.start} of the line); expected a CSV file"
+            ) from None
+        if "\0" in text:
+            raise HplError(f"{file}: line {number}: a NUL byte; expected a CSV file")
+        yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[int, list]]:
+    """The number of a row, and its cells, None in columns that nobody asked for. The first row is the header."""
+    try:
+        with pq.ParquetFile(file) as table:
+            names = table.schema_arrow.names
+            yield 0, names
+            known = [name for name in names if _column(name) in COLUMNS]
+            number = 0
+            for batch in table.iter_batches(batch_size=4096, columns=known):
+                cells = [batch.column(name).to_pylist() if name in known else repeat(None) for name in names]
+                for row in zip(*cells):
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise HplError(f"{file}: malformed Parquet ({' '.join(str(error).split())})") from None
+
+
+def _table_records(rows: Iterator[tuple[int, list]], names: list[str], root: Path, place: str) -> Iterator[PictureRecord]:
+    number = None
+    for number, cells in rows:
+        row = dict(zip(names, cells))
+        where = f"{place} {number}"
+        split, role = _split(row["split"], where) if "split" in row else ("", "")
+        person, source_pid = _person(_text(row["pid"], "pid", where), role, where)
+        anonymous = source_pid is not None
+        caption = row.get("caption")
+        yield PictureRecord(
+            path=checked_path(root, row["path"], where),
+            split=split,
+            role="gallery" if anonymous and split else role,
+            person=person,
+            source_pid=source_pid,
+            camid=_camera(_text(row.get("camid"), "camid", where), where),
+            captions=() if _is_missing(caption) else checked_captions([caption], where),
+            anonymous=anonymous,
+            number=number,
+        )
+    if number is None:
+        raise HplError(f"{place.rpartition(':')[0]}: no row; expected one for each picture")
+
+
+def _split(value: object, where: str) -> tuple[str, str]:
+    key = value.strip().lower() if isinstance(value, str) else None
+    if key not in SPLITS:
+        raise HplError(f"{where}: split {value!r}; expected train, val, test, query or gallery in every row, or no such column")
+    return SPLITS[key]
+
+
+def _person(name: str, role: str, where: str) -> tuple[str, int | None]:
+    """The key of a person, and the pid of an anonymous picture. `role` is "" where it is not yet known."""
+    if name in NOBODY or (name not in ANONYMOUS and re.fullmatch(r"-[0-9]+(\.[0-9]*)?", name)):
+        raise HplError(f"{where}: pid {name!r}; expected who the person is, -1 for junk or the word distractor")
+    source_pid = ANONYMOUS.get(name.lower())
+    if source_pid is not None and role not in ("", "gallery"):
+        raise HplError(
+            f"{where}: pid {name!r} is junk or a distractor; expected such pictures in test or gallery alone, not {role}"
+        )
+    return ("" if source_pid is not None else name), source_pid
+
+
+def _camera(text: str, where: str) -> int:
+    """The camera, also where a program wrote whole numbers with a point (`3.0`), as pandas does if some are missing."""
+    if text in NOBODY:
+        return NO_CAMERA
+    camid = whole_number(re.sub(r"\.0+$", "", text))
+    if camid is None:
+        raise HplError(f"{where}: camid {text!r}; expected a whole number >= 0, or an empty cell")
+    return camid
+
+
+def _text(value: object, key: str, where: str) -> str:
+    """A cell as text: 7 and 7.0 of a numeric column are "7"; a missing value is ""."""
+    if _is_missing(value):
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if type(value) is int or (type(value) is float and value.is_integer()):
+        return str(int(value))
+    raise HplError(f"{where}: {key} {value!r}; expected text or a whole number")
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (type(value) is float and value != value) or (isinstance(value, str) and not value.strip())
+
+
+def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
+    """Read <person>/**/<picture> in `root`, or <split>/<person>/**/<picture> if every folder in `root` bears the name of a split.
+
+    The lines of <picture stem>.txt beside a picture are its captions. A link may stand for a split or person, not for one below.
+
+    Args:
+        camera_pattern: regular expression with one group, searched in the file name: the camera. None: no cameras.
+
+    Raises:
+        HplError: naming the folder or file that does not fit.
+    """
+    existing_folder(root, f"a folder with {LAYOUT}")
+    strays: list[Path] = []
+    folders = _folders(root, strays)
+    if not folders:
+        raise HplError(f"{root}: no folder; expected {LAYOUT}")
+    in_split = [folder for folder in folders if folder.name.lower() in SPLITS]
+    if in_split and len(in_split) < len(folders):
+        other = next(folder for folder in folders if folder not in in_split)
+        raise HplError(
+            f"{root}: folder {in_split[0].name} bears the name of a split and folder {other.name} does not; expected {LAYOUT}"
+        )
+    people = [(folder, *SPLITS[part.name.lower()]) for part in in_split for folder in _folders(part, strays)]
+    people = people or [(folder, "", "") for folder in folders if not in_split]
+    notes: list[str] = []
+    return Reading(records=_folder_records(root, people, camera_pattern, strays, notes), notes=notes)
+
+
+def _folders(parent: Path, strays: list[Path]) -> list[Path]:
+    """The folders directly in `parent`. Other files are added to `strays`; a picture is an HplError, for it belongs to nobody."""
+    folders = []
+    for entry in sorted(entry for entry in parent.iterdir() if not is_hidden(entry.name)):
+        if entry.is_dir():
+            folders.append(entry)
+        elif entry.suffix.lower() in PICTURE_SUFFIXES:
+            raise HplError(f"{entry}: a picture outside a person's folder; expected {LAYOUT}")
+        else:
+            strays.append(entry)
+    return folders
+
+
+def _folder_records(
+    root: Path, people: list[tuple[Path, str, str]], camera_pattern: str | None, strays: list[Path], notes: list[str]
+) -> Iterator[PictureRecord]:
+    camera = re.compile(camera_pattern) if camera_pattern else None
+    empty, links, num_pictures = [], [], 0
+    for person_folder, split, role in people:
+        person, source_pid = _person(person_folder.name, role, str(person_folder))
+        anonymous = source_pid is not None
+        num_before = num_pictures
+        for folder, names in _walk(person_folder, root, links):
+            pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+            texts = [name for name in names if Path(name).suffix.lower() == ".txt"]
+            strays += [folder / name for name in names if name not in {*pictures, *texts}]
+            captions = _captions(folder, texts, {Path(name).stem for name in pictures})
+            num_pictures += len(pictures)
+            for name in pictures:
+                yield PictureRecord(
+                    path=checked_path(root, (folder / name).relative_to(root).as_posix(), str(folder)),
+                    split=split,
+                    role="gallery" if anonymous and split else role,
+                    person=person,
+                    source_pid=source_pid,
+                    camid=_camera_of_name(camera, folder, name) if camera else NO_CAMERA,
+                    captions=captions.get(Path(name).stem, ()),
+                    anonymous=anonymous,
+                )
+        if num_pictures == num_before:
+            empty.append(person_folder)
+    if not num_pictures:
+        raise HplError(f"{root}: no picture; expected {LAYOUT}")
+    for paths, what in (
+        (empty, "folders of people hold no picture"),
+        (links, "links to folders were not followed"),
+        (strays, "files that are no pictures were ignored"),
+    ):
+        if paths:
+            notes.append(f"{len(paths)} {what}, such as {paths[0].relative_to(root).as_posix()}")
+
+
+def _walk(top: Path, root: Path, links: list[Path]) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder from `top` down with the names in it, in order. Links to folders that could lead in a circle go to `links`."""
+    if top.is_symlink() and root.resolve().is_relative_to(top.resolve()):
+        links.append(top)
+        return
+    for folder, folders, files in os.walk(top, onerror=_fail):
+        folder = Path(folder)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        links += [folder / name for name in folders if (folder / name).is_symlink()]  # which os.walk does not enter
+        yield folder, sorted(name for name in files if not is_hidden(name))
+
+
+def _fail(error: OSError) -> None:
+    raise error
+
+
+def _captions(folder: Path, texts: list[str], stems: set[str]) -> dict[str, tuple[str, ...]]:
+    """The captions of each picture by its stem; a file without any says nothing."""
+    captions = {}
+    for name in texts:
+        stem = Path(name).stem
+        if stem not in stems:
+            raise HplError(f"{folder / name}: no picture {stem} beside it; expected captions of a picture in the same folder")
+        lines = [line for line in read_utf8(folder / name).split("\n") if line.strip()]
+        if lines:
+            captions[stem] = checked_captions(lines, str(folder / name))
+    return captions
+
+
+def _camera_of_name(pattern: re.Pattern, folder: Path, name: str) -> int:
+    match = pattern.search(name)
+    camid = whole_number(match[1] or "") if match else None
+    if camid is None:
+        raise HplError(
+            f"{folder / name}: no camera in the file name; expected a number as the group of camera_pattern {pattern.pattern!r}"
+        )
+    return camid
