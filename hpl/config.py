@@ -256,6 +256,7 @@ class Params(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     num_threads: Annotated[int, Field(ge=1, le=256)]
     num_workers: Count
+    checkpoint_seconds: NonNegative
     synthetic: Synthetic
     preprocess: Preprocess
     model: Model

@@ -6,8 +6,9 @@ from pathlib import Path
 from hpl.backbones.device import prepare_device
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.weights import load_backbone
+from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
-from hpl.files import output_folder, run_stage
+from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
 from hpl.prompts.cache import cache_features
 
@@ -18,17 +19,13 @@ def main() -> None:
     device = prepare_device(params.device, params.num_threads, params.seed)
     clip, _ = load_backbone(backbone)
     images = ImageTower(clip, **params.model.model_dump(), seed=params.seed)
-    with output_folder(features) as folder:
-        cache_features(
-            images,
-            TextTower(clip),
-            Manifests(manifests),
-            packed,
-            params.active.cache_features,
-            params.active.input,
-            folder,
-            device,
-        )
+    options, size = params.active.cache_features, params.active.input
+    key = work_key([manifests, packed, backbone], params.model, options, size, params.seed, str(device), params.num_threads)
+    with (
+        Checkpoint(kept_folder("cache_features") / key, params.checkpoint_seconds) as checkpoint,
+        output_folder(features) as folder,
+    ):
+        cache_features(images, TextTower(clip), Manifests(manifests), packed, options, size, folder, device, checkpoint)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from pathlib import Path
 from hpl.backbones.device import prepare_device
 from hpl.backbones.towers import TextTower, frozen_copy
 from hpl.backbones.weights import load_backbone
+from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
-from hpl.files import output_folder, run_stage
+from hpl.files import kept_folder, output_folder, run_stage
 from hpl.prompts.construct import construct_prompts
 from hpl.prompts.features import FeatureCache
 from hpl.prompts.parts import save_parts
@@ -18,19 +19,15 @@ def main() -> None:
     params = load_params()
     device = prepare_device(params.device, params.num_threads, params.seed)
     clip, _ = load_backbone(backbone)
-    parts, curves = construct_prompts(
-        FeatureCache(features),
-        frozen_copy(TextTower(clip)),
-        params.prompt,
-        params.active.inversion,
-        params.loss,
-        params.active.construct_prompts,
-        params.seed,
-        device,
-    )
-    with output_folder(prompts) as folder:
-        save_parts(folder, parts)
-    curves.write(curve)
+    profile = params.active
+    choices = params.prompt, profile.inversion, params.loss, profile.construct_prompts, params.seed
+    key = work_key([features, backbone], *choices, str(device), params.num_threads)
+    with Checkpoint(kept_folder("construct_prompts") / key, params.checkpoint_seconds) as checkpoint:
+        tower = frozen_copy(TextTower(clip))
+        parts, curves = construct_prompts(FeatureCache(features), tower, *choices, device, checkpoint)
+        with output_folder(prompts) as folder:
+            save_parts(folder, parts)
+        curves.write(curve)
 
 
 if __name__ == "__main__":

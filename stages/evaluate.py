@@ -7,9 +7,10 @@ from hpl.backbones.device import prepare_device
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.trained import load_trained
 from hpl.backbones.weights import load_backbone
+from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.batches.retrieval import evaluate_histograms, evaluate_towers
 from hpl.config import load_params
-from hpl.files import output_folder, run_stage, write_json
+from hpl.files import kept_folder, output_folder, run_stage, write_json
 from hpl.manifests.tables import Manifests
 
 
@@ -19,19 +20,21 @@ def main() -> None:
     profile, tables = params.active, Manifests(manifests)
     device = prepare_device(params.device, params.num_threads, params.seed)
 
-    clip, _ = load_backbone(backbone)
-    before = ImageTower(clip, task_routing=False), TextTower(clip)
-    zero_shot, _ = evaluate_towers(*before, tables, profile.input, profile.evaluate, device)
-    images, texts, _ = load_trained(trained)
-    figures, ranks = evaluate_towers(images, texts, tables, profile.input, profile.evaluate, device)
-    floors = evaluate_histograms(tables, profile.input)
+    key = work_key([manifests, backbone, trained], profile.evaluate, profile.input, str(device), params.num_threads)
+    with Checkpoint(kept_folder("evaluate") / key, params.checkpoint_seconds) as checkpoint:
+        clip, _ = load_backbone(backbone)
+        settings = tables, profile.input, profile.evaluate, device, checkpoint
+        zero_shot, _ = evaluate_towers(ImageTower(clip, task_routing=False), TextTower(clip), *settings, name="zero-shot")
+        images, texts, _ = load_trained(trained)
+        figures, ranks = evaluate_towers(images, texts, *settings, name="trained")
+        floors = evaluate_histograms(tables, profile.input)
 
-    with output_folder(evaluation) as folder:
-        for task, table in ranks.items():
-            table.to_parquet(folder / f"rank_lists_{task}.parquet", index=False)
-        write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
-    write_json(baselines, {"zero_shot": zero_shot, **{floor: histogram for floor, (histogram, _) in floors.items()}})
-    write_json(metrics, figures)
+        with output_folder(evaluation) as folder:
+            for task, table in ranks.items():
+                table.to_parquet(folder / f"rank_lists_{task}.parquet", index=False)
+            write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
+        write_json(baselines, {"zero_shot": zero_shot, **{floor: histogram for floor, (histogram, _) in floors.items()}})
+        write_json(metrics, figures)
 
 
 if __name__ == "__main__":

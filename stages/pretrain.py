@@ -5,8 +5,9 @@ from pathlib import Path
 
 from hpl.backbones.device import prepare_device
 from hpl.backbones.weights import create_backbone, save_backbone
+from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
-from hpl.files import output_folder, run_stage
+from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
 from hpl.training.pretrain import pretrain
 
@@ -17,10 +18,14 @@ def main() -> None:
     profile = params.active
     device = prepare_device(params.device, params.num_threads, params.seed)
     model, config = create_backbone(profile.backbone, profile.input)
-    curves = pretrain(model, Manifests(manifests), packed, profile.pretrain, profile.input, params.seed, device)
-    with output_folder(backbone) as folder:
-        save_backbone(folder, model, config)
-    curves.write(curve)
+    key = work_key(
+        [manifests, packed], profile.backbone, profile.pretrain, profile.input, params.seed, str(device), params.num_threads
+    )
+    with Checkpoint(kept_folder("pretrain") / key, params.checkpoint_seconds) as checkpoint:
+        curves = pretrain(model, Manifests(manifests), packed, profile.pretrain, profile.input, params.seed, device, checkpoint)
+        with output_folder(backbone) as folder:
+            save_backbone(folder, model, config)
+        curves.write(curve)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from hpl.backbones.device import prepare_device
 from hpl.backbones.towers import TextTower
 from hpl.backbones.trained import save_trained
 from hpl.backbones.weights import load_backbone
+from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
-from hpl.files import output_folder, run_stage
+from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import load_parts
 from hpl.training.train import train
@@ -23,24 +24,28 @@ def main() -> None:
     device = prepare_device(params.device, params.num_threads, params.seed)
     clip, config = load_backbone(backbone)
     parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if params.prompt.enabled else None
-    model, curves = train(
-        clip,
-        parts,
-        Manifests(manifests),
-        packed,
-        model=params.model,
-        loss=params.loss,
-        tasks=params.tasks,
-        options=profile.train,
-        size=profile.input,
-        seed=params.seed,
-        device=device,
-    )
-    description = {"clip": config, "task_routing": params.model.task_routing, "selection": "last epoch"}
-    description |= {"params": params.model_dump(include=DECLARED), "train": profile.train.model_dump()}
-    with output_folder(trained) as folder:
-        save_trained(folder, model.images, model.texts, description)
-    curves.write(curve)
+    chosen = params.model_dump(include=DECLARED)
+    key = work_key([manifests, packed, backbone, prompts], chosen, profile.train, profile.inversion, profile.input, str(device))
+    with Checkpoint(kept_folder("train") / key, params.checkpoint_seconds) as checkpoint:
+        model, curves = train(
+            clip,
+            parts,
+            Manifests(manifests),
+            packed,
+            model=params.model,
+            loss=params.loss,
+            tasks=params.tasks,
+            options=profile.train,
+            size=profile.input,
+            seed=params.seed,
+            device=device,
+            checkpoint=checkpoint,
+        )
+        description = {"clip": config, "task_routing": params.model.task_routing, "selection": "last epoch"}
+        description |= {"params": chosen, "train": profile.train.model_dump()}
+        with output_folder(trained) as folder:
+            save_trained(folder, model.images, model.texts, description)
+        curves.write(curve)
 
 
 if __name__ == "__main__":

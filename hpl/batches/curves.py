@@ -35,6 +35,13 @@ class Curves:
         self.sums, self.count = {}, 0
         return row
 
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"rows": self.rows, "sums": self.sums, "count": self.count}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rows, self.sums, self.count = state["rows"], state["sums"], state["count"]
+
     def write(self, path: Path) -> None:
         """Write all epochs, with six significant digits."""
         write_text(

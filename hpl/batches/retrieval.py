@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from hpl.backbones.towers import ImageTower, TextTower
+from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.extract import extract_image_features, extract_text_features
 from hpl.config import Evaluate, Input
 from hpl.evaluation.histogram import VARIANTS, colour_histograms
@@ -84,21 +85,35 @@ def gather(figures: dict[str, dict[str, dict]]) -> dict:
 
 
 def evaluate_towers(
-    images: ImageTower, texts: TextTower, tables: Manifests, size: Input, options: Evaluate, device: torch.device
+    images: ImageTower,
+    texts: TextTower,
+    tables: Manifests,
+    size: Input,
+    options: Evaluate,
+    device: torch.device,
+    checkpoint: Checkpoint = NOTHING_KEPT,
+    name: str = "",
 ) -> tuple[dict, dict[str, pd.DataFrame]]:
-    """Figures of both tasks in percent, as `gather` arranges them, and rank lists of both with dataset and query or caption id."""
+    """Figures of both tasks in percent, as `gather` arranges them, and rank lists of both with dataset and query or caption id.
+
+    Args:
+        name: of the model, by which the checkpoint keeps its features.
+    """
     images.to(device), texts.to(device)
     figures: dict[str, dict[str, dict]] = {}
     ranks: dict[str, list[pd.DataFrame]] = {"t2i": [], "i2i": []}
     for test in read_test_sets(tables):
         shape = (size.height, size.width)
-        both = extract_image_features(images, tables.files(test.images), shape, options.batch_size, device)
+        kept = checkpoint.within(f"{name}-{test.name}")
+        both = extract_image_features(images, tables.files(test.images), shape, options.batch_size, device, kept)
         row_of = pd.Series(np.arange(len(test.images)), index=test.images["image_id"])
         for task in test.tasks:
             queries, gallery = test.parts(task)
             found = both[task == "i2i"].numpy()[row_of[gallery["image_id"]]]
             if task == "t2i":
-                asked = extract_text_features(texts, queries["caption"], size.context_length, options.batch_size, device).numpy()
+                asked = extract_text_features(
+                    texts, queries["caption"], size.context_length, options.batch_size, device, kept
+                ).numpy()
                 scores = evaluate_t2i(asked, found, queries, gallery)
             else:
                 asked = both[1].numpy()[row_of[queries["image_id"]]]

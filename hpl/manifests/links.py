@@ -38,11 +38,12 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
         Columns left < right (rows), kind (exact | perceptual) and correlation, sorted. Exact pairs inside a data set are among them (each
         picture with the first of its kind), perceptual ones are not: two frames of one camera may look the same.
     """
-    signals, cropped, flat = _coarse_signals(len(pictures), fingerprints)
-    exact = _equal_pixels(pictures, flat)
+    exact = _equal_pixels(pictures, fingerprints)
     dataset, names = pd.factorize(pictures["dataset"], sort=True)
     known = pd.MultiIndex.from_arrays([exact["left"], exact["right"]])
     parts = [exact]
+    if len(names) > 1:
+        signals, cropped, flat = _coarse_signals(len(pictures), fingerprints)
     for first, second in combinations(range(len(names)), 2):
         left, right = np.flatnonzero((dataset == first) & ~flat), np.flatnonzero((dataset == second) & ~flat)
         title = f"link {names[first]} and {names[second]}"
@@ -62,12 +63,19 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
     return links.sort_values(["left", "right"], ignore_index=True)
 
 
-def _equal_pixels(pictures: pd.DataFrame, flat: np.ndarray) -> pd.DataFrame:
+def _equal_pixels(pictures: pd.DataFrame, fingerprints: Fingerprints) -> pd.DataFrame:
     """Each picture with the first of the table that has the same pixels. A flat picture (a blank frame) links nobody."""
-    rows = pd.Series(np.arange(len(pictures)))[~flat]
-    first = rows.groupby(pictures["sha256"].to_numpy()[~flat], sort=False).transform("first")
-    again = (rows != first).to_numpy()
-    return pd.DataFrame({"left": first[again].to_numpy(), "right": rows[again].to_numpy(), "kind": "exact", "correlation": 1.0})
+    rows = pd.Series(np.arange(len(pictures)))
+    first = rows.groupby(pictures["sha256"].to_numpy(), sort=False).transform("first")
+    again = np.flatnonzero(rows != first)
+    blocks = [again[start : start + ROWS] for start in range(0, len(again), ROWS)]
+    flat = [_is_flat(np.moveaxis(fingerprints(block), 3, 1).astype(np.float32)) for block in blocks]
+    again = again[~np.concatenate([np.zeros(0, bool), *flat])]
+    return pd.DataFrame({"left": first[again].to_numpy(), "right": again, "kind": "exact", "correlation": 1.0})
+
+
+def _is_flat(thumbnails_N3HW: np.ndarray) -> np.ndarray:
+    return thumbnails_N3HW.std(axis=(2, 3)).max(axis=1) < FLAT
 
 
 def _coarse_signals(count: int, fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,7 +87,7 @@ def _coarse_signals(count: int, fingerprints: Fingerprints) -> tuple[np.ndarray,
     for start in range(0, count, ROWS):
         rows = np.arange(start, min(start + ROWS, count))
         thumbnails = np.moveaxis(fingerprints(rows), 3, 1).astype(np.float32)
-        flat[rows] = thumbnails.std(axis=(2, 3)).max(axis=1) < FLAT
+        flat[rows] = _is_flat(thumbnails)
         for target, source in ((signals, thumbnails), (cropped, down @ thumbnails @ across.T)):
             cells = source.reshape(len(rows), 3, height // COARSE, COARSE, width // COARSE, COARSE).mean((3, 5))
             target[rows] = _standardise(cells)

@@ -5,6 +5,7 @@ D, because what follows end-of-text is never used; pictures.parquet (image_id, p
 length of its tokens), sorted.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from hpl.backbones.towers import ImageTower, TextTower
+from hpl.backbones.towers import ImageTower, TextTower, end_positions
+from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.loading import TrainingPictures
 from hpl.batches.text import tokenize
 from hpl.batches.transforms import normalise
@@ -34,6 +36,7 @@ def cache_features(
     size: Input,
     folder: Path,
     device: torch.device,
+    checkpoint: Checkpoint = NOTHING_KEPT,
 ) -> None:
     """Write F_v of every training picture, not augmented, and F_t of every caption of these."""
     pictures = manifests.images[manifests.images["role"] == "train"].reset_index(drop=True)
@@ -42,18 +45,24 @@ def cache_features(
     captions = manifests.captions[manifests.captions["role"] == "train"]
     images.to(device).eval(), texts.to(device).eval()
     reader = TrainingPictures(manifests, packed, pictures, size)
+
+    def encode_pictures(start: int) -> np.ndarray:
+        image_ids = pictures["image_id"].to_numpy()[start : start + options.batch_size]
+        return _half(images(normalise(reader.read(image_ids).to(device))))
+
+    def encode_captions(tokens_BL: torch.Tensor) -> np.ndarray:
+        features_BLD, ends_B = texts(tokens_BL.to(device))
+        return _half(features_BLD[torch.arange(features_BLD.shape[1], device=device)[None] <= ends_B[:, None]])
+
     with ShardWriter(folder, "image_tokens", options.shard_rows) as writer:
         for start in tqdm(range(0, len(pictures), options.batch_size), desc="cache pictures", unit="batches"):
-            image_ids = pictures["image_id"].to_numpy()[start : start + options.batch_size]
-            writer.append(_half(images(normalise(reader.read(image_ids).to(device)))))
+            writer.append(checkpoint.block(f"pictures-{start}", partial(encode_pictures, start)))
     lengths = []
     with ShardWriter(folder, "text_tokens", options.shard_rows * TOKENS_A_PICTURE) as writer:
         for start in tqdm(range(0, len(captions), options.batch_size), desc="cache captions", unit="batches"):
             tokens_BL = tokenize(captions["caption"].iloc[start : start + options.batch_size], size.context_length)
-            features_BLD, ends_B = texts(tokens_BL.to(device))
-            kept_BL = torch.arange(features_BLD.shape[1], device=device)[None] <= ends_B[:, None]
-            writer.append(_half(features_BLD[kept_BL]))
-            lengths.extend((ends_B + 1).tolist())
+            writer.append(checkpoint.block(f"captions-{start}", partial(encode_captions, tokens_BL)))
+            lengths.extend((end_positions(tokens_BL) + 1).tolist())
     lengths = np.array(lengths, dtype=np.int64)
     row_of = pd.Series(pictures.index, index=pictures["image_id"])
     table = pd.DataFrame(

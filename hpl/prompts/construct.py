@@ -6,6 +6,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hpl.backbones.towers import TextTower, at_end
+from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.curves import Curves, check_finite
 from hpl.batches.sampling import shuffled_batches
 from hpl.config import Construct, Inversion, Loss, Prompt
@@ -28,6 +29,7 @@ def construct_prompts(
     options: Construct,
     seed: int,
     device: torch.device,
+    checkpoint: Checkpoint = NOTHING_KEPT,
 ) -> tuple[PromptParts | None, Curves]:
     """Train the inversion networks and the identity tokens; then encode r~ of every identity once.
 
@@ -46,12 +48,14 @@ def construct_prompts(
     groups = [{"params": networks, "lr": options.inversion_lr}, {"params": [parts.identity_tokens], "lr": options.identity_lr}]
     optimizer = torch.optim.Adam(groups)
     curves = Curves(LOSSES)
-    for epoch in range(1, options.epochs + 1):
+    kept = {"parts": parts, "optimizer": optimizer, "curves": curves}
+    first_epoch, done = checkpoint.load(**kept)
+    for epoch in range(first_epoch, options.epochs + 1):
         batches = shuffled_batches(len(labels), options.batch_size, seed, epoch, drop_last=False)
-        generator = np.random.default_rng([seed, epoch, 1])
-        progress = tqdm(batches, desc=f"prompts {epoch}/{options.epochs}", unit="steps")
-        for number, rows in enumerate(progress):
-            captions = cache.captions_of(rows, generator)
+        title = f"prompts {epoch}/{options.epochs}"
+        progress = tqdm(batches[done:], initial=done, total=len(batches), desc=title, unit="steps")
+        for number, rows in enumerate(progress, start=done):
+            captions = cache.captions_of(rows, np.random.default_rng([seed, epoch, 1, number]))
             order = np.argsort(captions < 0, kind="stable")  # captioned pictures first
             rows, captions = rows[order], captions[captions >= 0]
             text_TLD, ends_T = cache.text_batch(captions)
@@ -71,9 +75,13 @@ def construct_prompts(
             optimizer.step()
             curves.add({**losses, "total": total})
             progress.set_postfix({name: f"{value:.3f}" for name, value in numbers.items()}, refresh=False)
+            if number + 1 < len(batches):
+                checkpoint.save(epoch, number + 1, **kept)
         curves.end_epoch(epoch)
         for group in optimizer.param_groups:
             group["lr"] *= options.lr_decay
+        checkpoint.save(epoch + 1, 0, **kept)
+        done = 0
     with torch.no_grad():
         tables = [encoder.identity_prompt(tokens) for tokens in parts.identity_tokens.split(1024)]
         parts.identity_prompts.copy_(torch.cat(tables))

@@ -9,6 +9,7 @@ from open_clip.model import CLIP
 from tqdm import tqdm
 
 from hpl.backbones.towers import ImageTower, TextTower, at_end
+from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.curves import Curves, check_finite
 from hpl.batches.loading import Step, StepDataset, TrainingPictures, load_steps
 from hpl.batches.sampling import shuffled_batches
@@ -22,7 +23,14 @@ MAX_LOGIT_SCALE = float(np.log(100))  # CLIP's bound
 
 
 def pretrain(
-    model: CLIP, manifests: Manifests, packed: Path, options: Pretrain, size: Input, seed: int, device: torch.device
+    model: CLIP,
+    manifests: Manifests,
+    packed: Path,
+    options: Pretrain,
+    size: Input,
+    seed: int,
+    device: torch.device,
+    checkpoint: Checkpoint = NOTHING_KEPT,
 ) -> Curves:
     """Train `model` in place with the symmetric InfoNCE loss over the pretraining captions.
 
@@ -49,16 +57,18 @@ def pretrain(
         fused=True,
     )
     curves, contrast = Curves(["contrast"]), ClipLoss()
-    for epoch in range(1, options.epochs + 1):
+    kept = {"model": model, "optimizer": optimizer, "curves": curves}
+    first_epoch, done = checkpoint.load(**kept)
+    for epoch in range(first_epoch, options.epochs + 1):
         batches = shuffled_batches(len(captions), options.batch_size, seed, epoch, drop_last=True)
         steps = [
             Step(image_ids[batch], batch, np.zeros(len(batch), np.int64), seed=(seed * 1000 + epoch) * 10**6 + number)
             for number, batch in enumerate(batches)
         ]
-        pairs = StepDataset(reader, captions["caption"], size.context_length, steps, PAD, ERASE)
+        pairs = StepDataset(reader, captions["caption"], size.context_length, steps[done:], PAD, ERASE)
         loader = load_steps(pairs, options.loader_workers, device)
-        progress = tqdm(loader, total=len(steps), desc=f"pretrain {epoch}/{options.epochs}", unit="steps")
-        for number, batch in enumerate(progress):
+        progress = tqdm(loader, initial=done, total=len(steps), desc=f"pretrain {epoch}/{options.epochs}", unit="steps")
+        for number, batch in enumerate(progress, start=done):
             lr = warmup_cosine(epoch - 1 + number / len(steps), options.epochs, options.warmup_epochs, 0.0, options.lr)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -73,6 +83,10 @@ def pretrain(
                 model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
             curves.add({"contrast": loss})
             progress.set_postfix(contrast=f"{numbers['contrast']:.3f}", refresh=False)
+            if number + 1 < len(steps):
+                checkpoint.save(epoch, number + 1, **kept)
         curves.end_epoch(epoch)
+        checkpoint.save(epoch + 1, 0, **kept)
+        done = 0
     model.cpu().eval()
     return curves

@@ -7,6 +7,7 @@ import torch
 from open_clip.model import CLIP
 from tqdm import tqdm
 
+from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.curves import Curves, check_finite
 from hpl.batches.loading import Step, StepDataset, TrainingPictures, load_steps
 from hpl.batches.sampling import identity_batches, shuffled_batches
@@ -31,6 +32,7 @@ def train(
     size: Input,
     seed: int,
     device: torch.device,
+    checkpoint: Checkpoint = NOTHING_KEPT,
 ) -> tuple[HPL, Curves]:
     """Minimise L_total (eq. 14). Returns the model of the last epoch, on the CPU, and its loss curves.
 
@@ -51,13 +53,17 @@ def train(
         fused=True,
     )
     curves = Curves([*LOSSES, "total"])
-    for epoch in range(1, options.epochs + 1):
+    kept = {"model": hpl, "optimizer": optimizer, "curves": curves}
+    first_epoch, done = checkpoint.load(**kept)
+    for epoch in range(first_epoch, options.epochs + 1):
         hpl.train()
         steps = epoch_steps(captions, people if len(people) else pictures, pids, tasks, options, seed, epoch)
-        batches = StepDataset(reader, captions["caption"], size.context_length, steps, options.pad, options.erase_probability)
+        batches = StepDataset(
+            reader, captions["caption"], size.context_length, steps[done:], options.pad, options.erase_probability
+        )
         loader = load_steps(batches, options.loader_workers, device)
-        progress = tqdm(loader, total=len(steps), desc=f"train {epoch}/{options.epochs}", unit="steps")
-        for number, batch in enumerate(progress):
+        progress = tqdm(loader, initial=done, total=len(steps), desc=f"train {epoch}/{options.epochs}", unit="steps")
+        for number, batch in enumerate(progress, start=done):
             time = epoch - 1 + number / len(steps)
             lr = warmup_cosine(time, options.epochs, options.warmup_epochs, options.start_lr, options.peak_lr)
             for group in optimizer.param_groups:
@@ -71,7 +77,11 @@ def train(
             optimizer.step()
             curves.add({**losses, "total": total})
             progress.set_postfix({name: f"{value:.2f}" for name, value in numbers.items()}, refresh=False)
+            if number + 1 < len(steps):
+                checkpoint.save(epoch, number + 1, **kept)
         curves.end_epoch(epoch, lr=lr)
+        checkpoint.save(epoch + 1, 0, **kept)
+        done = 0
     return hpl.cpu().eval(), curves
 
 
