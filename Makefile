@@ -1,13 +1,16 @@
-# make repro: the whole pipeline; make test: the tests; make check: is params.yaml sound?
+# make repro: the whole pipeline; make test: the quick tests; make test-all: those too that run the whole pipeline or kill it;
+# make check: is params.yaml sound?
 # make exp S="loss.prompt_reg=0.5 model.task_routing=false": check the changes, then `dvc exp run -S` with each.
 # Each makes the virtual environment when it is missing or older than what it is made from.
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test check exp
+.PHONY: repro test test-all check exp
 repro: .venv/.installed
 	dvc repro
 test: .venv/.installed
+	python -m pytest -m "not slow"
+test-all: .venv/.installed
 	python -m pytest
 check: .venv/.installed
 	python -m hpl.config

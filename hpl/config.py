@@ -95,7 +95,7 @@ class Loss(Section):
 
 
 class DataSet(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")] | None = None
+    name: str | None = None
     format: Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "market-1501", "msmt17", "dukemtmc-reid", "table", "folders"]
     folder: str
     use: Annotated[list[Literal["train", "test", "pretrain"]], Field(min_length=1)]
@@ -106,7 +106,7 @@ class DataSet(Section):
     @classmethod
     def _stays_inside(cls, folder: str) -> str:
         if Path(folder).is_absolute() or ".." in Path(folder).parts or not folder.strip():
-            raise ValueError("expected a folder inside data/raw/<profile>/ (a symbolic link may stand there), without '..'")
+            raise ValueError("expected a folder inside data/raw/<profile>/, without '..'")
         return folder
 
     @model_validator(mode="after")
@@ -122,6 +122,14 @@ class DataSet(Section):
                 raise ValueError(f"camera_pattern = {self.camera_pattern!r}: {error}") from None
             if groups != 1:
                 raise ValueError(f"camera_pattern = {self.camera_pattern!r}; expected one group, such as '_c(\\d+)'")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_plain_name(self) -> "DataSet":
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]*", self.label):
+            raise ValueError(
+                f"the data set is called {self.label!r}; expected a `name` of letters, digits, spaces, '.', '_' and '-'"
+            )
         return self
 
     @property
@@ -154,6 +162,7 @@ class ScratchBackbone(Section):
     vision_layers: Count
     vision_heads: Count
     patch_size: Count
+    stride: Count | None
     text_width: Count
     text_layers: Count
     text_heads: Count
@@ -166,12 +175,19 @@ class ScratchBackbone(Section):
                 raise ValueError(f"{tower}_heads = {heads} does not divide {tower}_width = {width}")
         return self
 
+    @model_validator(mode="after")
+    def _patches_leave_no_gaps(self) -> "ScratchBackbone":
+        if self.stride is not None and self.stride > self.patch_size:
+            raise ValueError(f"stride = {self.stride} leaves gaps between patches; expected null or 1..{self.patch_size}")
+        return self
+
 
 class OpenClipBackbone(Section):
     source: Literal["open_clip"]
     model: str
     weights: str
     download: bool
+    stride: Count | None
 
 
 class Pretrain(Section):
@@ -242,11 +258,12 @@ class Profile(Section):
                 f"pretrain.epochs = {self.pretrain.epochs} needs a data set with use: [pretrain]; expected 0 epochs or such a set"
             )
         if self.backbone.source == "scratch":
-            patch = self.backbone.patch_size
-            if self.input.height % patch or self.input.width % patch:
-                raise ValueError(
-                    f"backbone.patch_size = {patch} does not divide input.height x width = {self.input.height} x {self.input.width}"
-                )
+            patch, sides = self.backbone.patch_size, (self.input.height, self.input.width)
+            size = f"input.height x width = {sides[0]} x {sides[1]}"
+            if min(sides) < patch:
+                raise ValueError(f"backbone.patch_size = {patch} is more than a side of {size}")
+            if self.backbone.stride in (None, patch) and any(side % patch for side in sides):
+                raise ValueError(f"backbone.patch_size = {patch} does not divide {size}")
         return self
 
 

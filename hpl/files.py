@@ -51,7 +51,7 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path) -> object:
     """Read a JSON file; HplError names the file, and the place where the syntax breaks."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise HplError(f"{path}: file not found") from None
     except UnicodeDecodeError as error:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from hpl.backbones.device import prepare_device
-from hpl.backbones.weights import create_backbone, save_backbone
+from hpl.backbones.weights import create_backbone_with_account, save_backbone
 from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage
@@ -17,14 +17,15 @@ def main() -> None:
     params = load_params()
     profile = params.active
     device = prepare_device(params.device, params.num_threads, params.seed)
-    model, config = create_backbone(profile.backbone, profile.input)
-    key = work_key(
-        [manifests, packed], profile.backbone, profile.pretrain, profile.input, params.seed, str(device), params.num_threads
-    )
+    model, config, account = create_backbone_with_account(profile.backbone, profile.input)
+    print("backbone:", "\n  ".join(account.lines()), file=sys.stderr)
+    given = [Path(profile.backbone.weights)] if profile.backbone.source == "open_clip" else []
+    inputs = [manifests, packed, *(file for file in given if file.is_file())]
+    key = work_key(inputs, profile.backbone, profile.pretrain, profile.input, params.seed, str(device), params.num_threads)
     with Checkpoint(kept_folder("pretrain") / key, params.checkpoint_seconds) as checkpoint:
         curves = pretrain(model, Manifests(manifests), packed, profile.pretrain, profile.input, params.seed, device, checkpoint)
         with output_folder(backbone) as folder:
-            save_backbone(folder, model, config)
+            save_backbone(folder, model, config, account)
         curves.write(curve)
 
 

@@ -90,6 +90,9 @@ def test_a_key_in_the_wrong_section_is_found_elsewhere(tmp_path: Path) -> None:
     [
         ("profile: bundled", "profile: papr", "profile = 'papr'; expected one of bundled, paper-cuhk-market"),
         ("patch_size: 16", "patch_size: 13", "patch_size = 13 does not divide input.height x width = 96 x 48"),
+        ("stride: null", "stride: 17", "backbone: stride = 17 leaves gaps between patches; expected null or 1..16"),
+        ("stride: null", "stride: 0", "profiles.bundled.backbone.stride = 0: expected greater than or equal to 1"),
+        ("height: 96", "height: 8", "backbone.patch_size = 16 is more than a side of input.height x width = 8 x 48"),
         ("vision_heads: 4", "vision_heads: 3", "vision_heads = 3 does not divide vision_width = 128"),
         ("num_instances: 4", "num_instances: 5", "num_instances = 5 does not divide i2i_batch = 64"),
         ("folder: CUHK-PEDES", "folder: ../elsewhere", "expected a folder inside data/raw/<profile>/"),
@@ -101,6 +104,11 @@ def test_values_that_do_not_fit(tmp_path: Path, old: str, new: str, message: str
     with pytest.raises(HplError) as caught:
         load_params(changed(tmp_path, (old, new)))
     assert message in str(caught.value)
+
+
+def test_overlapping_patches_need_not_divide_the_picture(tmp_path: Path) -> None:
+    backbone = load_params(changed(tmp_path, ("stride: null", "stride: 12"), ("height: 96", "height: 100"))).active.backbone
+    assert backbone.stride == 12 and backbone.patch_size == 16
 
 
 def test_numbers_as_dvc_writes_them(tmp_path: Path) -> None:
@@ -147,6 +155,8 @@ def test_profiles_share_nothing() -> None:
         ({"format": "folders", "camera_pattern": "("}, "camera_pattern = "),
         ({"folder": "../elsewhere"}, "expected a folder inside data/raw/"),
         ({"name": "Market-1501"}, "expected each name once"),
+        ({"name": "a|b"}, "the data set is called 'a|b'"),
+        ({"folder": "$x$"}, "expected a `name` of letters"),
         ({"format": "cuhk"}, "format = 'cuhk': expected 'cuhk-pedes'"),
     ],
 )

@@ -4,10 +4,13 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
@@ -32,17 +35,23 @@ MINIATURE = {
 }  # fmt: skip
 
 
-def run(project: Path, *command: str, fails: bool = False) -> str:
-    """Run a command as a user would; returns what it printed."""
+def start(project: Path, *command: str) -> subprocess.Popen:
+    """Start a command as a user would, in a process group of its own."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(project),
         "DVC_NO_ANALYTICS": "1",
     }
-    result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    output = result.stdout + result.stderr
-    assert (result.returncode != 0) == fails, output[-4000:]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=project, env=environment, start_new_session=True, **pipes)
+
+
+def run(project: Path, *command: str, fails: bool = False) -> str:
+    """Run a command; returns what it printed."""
+    process = start(project, *command)
+    output, _ = process.communicate()
+    assert (process.returncode != 0) == fails, output[-4000:]
     return output
 
 
@@ -165,6 +174,55 @@ def test_two_runs_give_the_same_bytes(project: Path) -> None:
     shutil.rmtree(project / ".resume")  # what preprocess keeps would spare it the work
     assert len(ran(run(project, "dvc", "repro", "--force"))) == 9
     assert digests(project) == before
+
+
+def save_every_step(project: Path) -> None:
+    yaml = YAML()
+    params = yaml.load(project / "params.yaml")
+    params["checkpoint_seconds"] = 0
+    yaml.dump(params, project / "params.yaml")
+
+
+def test_dvc_repro_killed_at_random_moments_ends_with_the_same_bytes(project: Path) -> None:
+    """kill -9 of everything while `dvc repro` works; the same command again goes on."""
+    before, random = digests(project), np.random.default_rng(0)
+    shutil.rmtree(project / ".resume", ignore_errors=True)
+    save_every_step(project)
+    (project / "dvc.lock").unlink()
+    kills = 0
+    while True:
+        process = start(project, "dvc", "repro", "--no-run-cache")  # DVC would take results of earlier runs from its cache
+        try:
+            output, _ = process.communicate(timeout=random.uniform(8, 16) if kills < 4 else None)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            kills += 1
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, output[-3000:]
+    assert kills >= 3
+    assert digests(project) == before
+    assert not [file for file in (project / ".resume").rglob("*") if file.is_file() and "preprocess" not in file.parts]
+    restore(project)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "construct_prompts", "train"])
+def test_a_stage_killed_in_its_loop_goes_on_from_its_last_step(project: Path, stage: str) -> None:
+    before, random = digests(project), np.random.default_rng(1)
+    save_every_step(project)
+    commands = YAML(typ="safe").load(project / "dvc.yaml")["stages"]
+    command = [sys.executable, *commands[stage]["cmd"].split()[1:]]
+    process = start(project, *command)
+    while process.poll() is None and not list((project / ".resume" / stage).glob("*/state.pt")):
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, 0.05))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and list((project / ".resume" / stage).glob("*/state.pt"))
+    assert "going on from .resume" in run(project, *command)
+    assert digests(project) == before
+    restore(project)
 
 
 def test_a_folder_of_crops_becomes_a_trained_model(project: Path) -> None:

@@ -1,37 +1,92 @@
 """CLIP weights: a new small CLIP, an open_clip model by name and tag, or a file; written so that open_clip itself can load them.
 
-A backbone folder holds open_clip_config.json and open_clip_model.safetensors: `open_clip.create_model("local-dir:data/backbone")`.
+A backbone folder holds open_clip_config.json and open_clip_model.safetensors, for `open_clip.create_model("local-dir:data/backbone")`
+unless patches overlap, which open_clip's model cannot; and account.json, what became of the weights that were given.
+
+A configuration is open_clip's `model_cfg`, with one key more, `stride`, where patches overlap.
 """
 
+import math
+import re
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.constants import OPENAI_DATASET_MEAN
 from open_clip.model import CLIP
 from open_clip.transform import PreprocessCfg
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from hpl.backbones.weight_files import WeightFile, read_weight_file, some
 from hpl.config import Input, OpenClipBackbone, ScratchBackbone
 from hpl.files import HplError, read_json, write_json
 
-CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, ACCOUNT_FILE = "open_clip_config.json", "open_clip_model.safetensors", "account.json"
 VOCABULARY = 49408  # of CLIP's own tokenizer
+IMAGE_POSITIONS, TEXT_POSITIONS, SCALE = "visual.positional_embedding", "positional_embedding", "logit_scale"
+PLAIN = {  # the configuration of a plain CLIP ViT; all else changes tokens, pooling or text in ways that HPL does not know
+    "": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"},
+    "vision_cfg.": {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "ls_init_value"},
+    "text_cfg.": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"},
+}
+NEAR_TIE = 1.25  # another grid whose side ratio is off by at most this factor more than the nearest's is worth a remark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What became of the weights that were given.
+
+    Attributes:
+        weights: tag or file, as the profile has it; None for a CLIP from scratch.
+        layout: how the file is made.
+        missing: tensors that the file lacks and that keep their initial values.
+        unexpected: tensors of the file that have no place in the two towers.
+        resized: positional tables, [from, to]: rows and columns of patches, or text tokens.
+        notes: what else is worth knowing.
+    """
+
+    weights: str | None
+    layout: str
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    resized: dict[str, list[list[int]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The account in a few lines for a person."""
+        lines = [f"{self.weights}: {self.layout}" if self.weights else self.layout]
+        if self.missing:
+            lines.append(f"not in it, so as CLIP begins: {', '.join(self.missing)}")
+        if self.unexpected:
+            parts = [name.split(".")[0] for name in self.unexpected]
+            counts = ", ".join(f"{part} ({parts.count(part)})" for part in dict.fromkeys(parts))
+            lines.append(f"{len(parts)} tensors left aside: {counts}")
+        for name, sizes in self.resized.items():
+            lines.append(f"{name}: {' to '.join(' x '.join(map(str, size)) for size in sizes)}")
+        return lines + self.notes
 
 
 def create_backbone(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict]:
-    """Build the CLIP model that a profile names, at the pipeline's picture size. Returns it with its open_clip configuration."""
+    """Build the CLIP model that a profile names, at the pipeline's picture size. Returns it with its configuration."""
+    return create_backbone_with_account(choice, size)[:2]
+
+
+def create_backbone_with_account(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
+    """`create_backbone`, and what became of the given weights."""
     if choice.source == "scratch":
         config = scratch_config(choice, size)
-        return build_clip(config), config
+        model = build_clip(config)
+        return model, config, Account(weights=None, layout="a new CLIP of random weights", notes=_unseen_pixels(model, size))
     return _given(choice, size)
 
 
 def scratch_config(choice: ScratchBackbone, size: Input) -> dict:
-    """open_clip's `model_cfg` of a CLIP of the given shape."""
+    """Configuration of a CLIP of the given shape."""
     return {
         "embed_dim": choice.embed_dim,
         "vision_cfg": {
@@ -48,57 +103,204 @@ def scratch_config(choice: ScratchBackbone, size: Input) -> dict:
             "heads": choice.text_heads,
             "layers": choice.text_layers,
         },
-    }
+    } | _overlap(choice.stride, choice.patch_size)
+
+
+def _overlap(stride: int | None, patch_size: int) -> dict:
+    return {} if stride in (None, patch_size) else {"stride": stride}
 
 
 def build_clip(config: dict) -> CLIP:
-    """A CLIP of random weights from open_clip's `model_cfg`."""
-    return CLIP(**deepcopy(config))
+    """A CLIP of random weights. With `stride` its patches overlap (TransReID: He et al., ICCV 2021).
+
+    Patch (i, j) covers the pixels from (i * stride, j * stride) on, so there are (height - patch) // stride + 1 rows of them,
+    and columns likewise; a rest of less than a stride at the bottom and at the right is not seen.
+    """
+    config = deepcopy(config)
+    stride = config.pop("stride", None)
+    model = CLIP(**config)
+    if stride is not None:
+        visual = model.visual
+        visual.conv1.stride = (stride, stride)
+        visual.grid_size = tuple((side - patch) // stride + 1 for side, patch in zip(visual.image_size, visual.patch_size))
+        width = visual.positional_embedding.shape[1]
+        table_PC = torch.randn(1 + math.prod(visual.grid_size), width) * width**-0.5  # as open_clip draws it
+        visual.positional_embedding = nn.Parameter(table_PC)
+    return model
 
 
-def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict]:
+def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
     config = open_clip.get_model_config(choice.model)
     if config is None:
         raise HplError(
             f"backbone.model = {choice.model!r}: unknown; expected an open_clip model such as ViT-B-16 or ViT-B-16-quickgelu"
         )
-    if not isinstance(config["vision_cfg"].get("layers"), int) or set(config) - {
-        "embed_dim",
-        "vision_cfg",
-        "text_cfg",
-        "quick_gelu",
-    }:
-        raise HplError(f"backbone.model = {choice.model!r}: not a plain CLIP ViT, which has the class token that HPL adds to")
+    _check_plain(choice.model, config)
+    patch, native = config["vision_cfg"]["patch_size"], config["vision_cfg"]["image_size"]
+    if min(size.height, size.width) < patch:
+        raise HplError(
+            f"input.height x width = {size.height} x {size.width}: smaller than a patch of {choice.model}, {patch} pixels"
+        )
+    if choice.stride is not None and choice.stride > patch:
+        raise HplError(
+            f"backbone.stride = {choice.stride}: leaves gaps between the patches of {choice.model}; expected null or 1..{patch}"
+        )
+    path, notes = _locate(choice, config)
+    file = read_weight_file(path)
+    if file.from_openai and not config.get("quick_gelu"):
+        raise HplError(f"{choice.weights}: OpenAI's weights, which want QuickGELU; {_with_quick_gelu(choice.model)}")
+    if file.irra and not config.get("quick_gelu"):
+        notes.append(f"IRRA's code uses QuickGELU, {choice.model} does not; {_with_quick_gelu(choice.model)}")
+    config["vision_cfg"]["image_size"] = [size.height, size.width]
+    config["text_cfg"]["context_length"] = size.context_length
+    config |= _overlap(choice.stride, patch)
+    model = build_clip(config)
+    native = [native, native] if isinstance(native, int) else native
+    account = _fill(model, file, choice, tuple(side // patch for side in native), notes + _unseen_pixels(model, size))
+    return model, config, account
+
+
+def _check_plain(name: str, config: dict) -> None:
+    """HplError unless it is a CLIP ViT whose towers hpl.backbones.towers runs, and whose text CLIP's own tokenizer writes."""
+    if not isinstance(config["vision_cfg"].get("layers"), int):
+        raise HplError(
+            f"backbone.model = {name!r}: no ViT of open_clip's own; expected one, which has the class token that HPL adds to"
+        )
+    sections = {"": config, "vision_cfg.": config["vision_cfg"], "text_cfg.": config["text_cfg"]}
+    others = [section + key for section, values in sections.items() for key in values if key not in PLAIN[section]]
+    if others:
+        raise HplError(
+            f"backbone.model = {name!r}: not a plain CLIP ViT, but one with {', '.join(others)}; expected one such as ViT-B-16"
+        )
+
+
+def _with_quick_gelu(name: str) -> str:
+    better = f"{name}-quickgelu"
+    return f"expected backbone.model: {better}" if better in open_clip.list_models() else "expected a model with quick_gelu"
+
+
+def _locate(choice: OpenClipBackbone, config: dict) -> tuple[str, list[str]]:
+    """The file of the chosen weights, fetched if it is a tag and that is allowed, and what its tag says against it."""
     tags = open_clip.list_pretrained_tags_by_model(choice.model)
-    if choice.weights in tags and not choice.download:
+    if choice.weights not in tags:
+        if not Path(choice.weights).is_file():
+            known = ", ".join(tags) or "a file"
+            raise HplError(
+                f"backbone.weights = {choice.weights!r}: no such file, nor a tag of {choice.model}; expected one of {known}"
+            )
+        return choice.weights, []
+    if not choice.download:
         raise HplError(
             f"backbone.weights = {choice.weights!r}: a tag, whose weights open_clip fetches from the network; "
             "set backbone.download: true to allow that, or give a file in data/weights/"
         )
-    if choice.weights not in tags and not Path(choice.weights).is_file():
-        raise HplError(
-            f"backbone.weights = {choice.weights!r}: no such file, nor a tag of {choice.model}; expected one of {', '.join(tags)}"
-        )
+    tag, notes = open_clip.get_pretrained_cfg(choice.model, choice.weights), []
+    if tag.get("quick_gelu") and not config.get("quick_gelu"):
+        raise HplError(f"backbone.weights = {choice.weights!r}: trained with QuickGELU; {_with_quick_gelu(choice.model)}")
+    if tuple(tag.get("mean") or OPENAI_DATASET_MEAN) != tuple(OPENAI_DATASET_MEAN):
+        notes.append(f"{choice.weights} was trained on pictures normalised otherwise than CLIP's, as which HPL normalises them")
     try:
-        source = open_clip.create_model(choice.model, pretrained=choice.weights, precision="fp32", weights_only=True)
-    except Exception as error:  # open_clip raises anything from OSError to RuntimeError for a file it cannot use
+        return open_clip.download_pretrained(tag), notes
+    except (OSError, RuntimeError, HTTPException) as error:  # no network, no such file there, a wrong checksum
+        reason = " ".join(str(error).split())
         raise HplError(
-            f"backbone.weights = {choice.weights!r}: open_clip could not load it ({type(error).__name__}: {error})"
+            f"backbone.weights = {choice.weights!r}: could not be fetched ({type(error).__name__}: {reason})"
         ) from error
-    if size.context_length > config["text_cfg"]["context_length"]:
+
+
+def _unseen_pixels(model: CLIP, size: Input) -> list[str]:
+    visual = model.visual
+    reach = [(n - 1) * step + p for n, step, p in zip(visual.grid_size, visual.conv1.stride, visual.patch_size)]
+    rows, columns = size.height - reach[0], size.width - reach[1]
+    note = f"{rows} rows and {columns} columns of pixels, at the bottom and the right, lie in no patch"
+    return [note] if rows or columns else []
+
+
+def _fill(model: CLIP, file: WeightFile, choice: OpenClipBackbone, native: tuple[int, int], notes: list[str]) -> Account:
+    """Put the tensors of a file into `model`, positions fitted to it. HplError if they are not of this model.
+
+    Args:
+        native: rows and columns of patches that the model of this name has by itself.
+        notes: for the account.
+    """
+    expected, state, resized, notes = model.state_dict(), dict(file.state), {}, list(notes)
+    missing = sorted(expected.keys() - state.keys())
+    lacking, unexpected = [name for name in missing if name != SCALE], sorted(state.keys() - expected.keys())
+    if lacking:
+        has = f", but has {some(unexpected + file.heads, 2)}" if unexpected or file.heads else ""
         raise HplError(
-            f"input.context_length = {size.context_length}: {choice.model} reads at most {config['text_cfg']['context_length']} tokens"
+            f"{choice.weights}: lacks {len(lacking)} of the {len(expected)} tensors of {choice.model} ({some(lacking)}){has}"
         )
-    config["vision_cfg"]["image_size"] = [size.height, size.width]
-    config["text_cfg"]["context_length"] = size.context_length
-    model = build_clip(config)
-    state = source.state_dict()
-    state["positional_embedding"] = state["positional_embedding"][: size.context_length]
-    state["visual.positional_embedding"] = resize_positions(
-        state["visual.positional_embedding"], source.visual.grid_size, model.visual.grid_size
+    if deeper := [name for name in unexpected if re.match(r"(visual\.)?transformer\.resblocks\.\d+\.ln_1\.weight$", name)]:
+        raise HplError(f"{choice.weights}: weights of a deeper model than {choice.model}, which has no {', '.join(deeper[:2])}")
+    for name, target in expected.items():
+        value = state.get(name, target)
+        if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
+            raise HplError(f"{choice.weights}: {name} is {value.dtype}, {value.layout}; expected floating-point numbers")
+        value = value.float()
+        if name == SCALE and value.numel() == 1:
+            value = value.reshape(target.shape)
+        if name == TEXT_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) != len(target):
+            if len(value) < len(target):
+                raise HplError(
+                    f"input.context_length = {len(target)}: {choice.weights} has positions for {len(value)} tokens only"
+                )
+            resized[name] = [[len(value)], [len(target)]]
+            value = value[: len(target)]
+        if name == IMAGE_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) > 1:
+            value, grid, note = _fit_positions(value, file, model.visual.grid_size, native, model.visual.patch_size[0])
+            if grid != model.visual.grid_size:
+                resized[name] = [list(grid), list(model.visual.grid_size)]
+            notes += [note] if note else []
+        if value.shape != target.shape:
+            shapes = [" x ".join(map(str, shape)) or "one number" for shape in (value.shape, target.shape)]
+            raise HplError(f"{choice.weights}: {name} is {shapes[0]}; expected {shapes[1]} for {choice.model}")
+        state[name] = value
+    model.load_state_dict({name: state[name] for name in expected})
+    return Account(
+        weights=choice.weights,
+        layout=file.layout,
+        missing=missing,
+        unexpected=unexpected + file.heads,
+        resized=resized,
+        notes=notes,
     )
-    model.load_state_dict(state)
-    return model, config
+
+
+def _fit_positions(
+    table_PC: Tensor, file: WeightFile, grid: tuple[int, int], native: tuple[int, int], patch: int
+) -> tuple[Tensor, tuple[int, int], str]:
+    """The table of a file for `grid`, the grid that it had, and a remark if that is not sure."""
+    count, told = len(table_PC) - 1, (file.resolution or 0) // patch
+    if told and told * told == count:
+        source, note = (told, told), ""
+    else:
+        source, note = source_grid(count, grid, None if file.irra else native)
+    return resize_positions(table_PC, source, grid), source, note
+
+
+def source_grid(count: int, grid: tuple[int, int], native: tuple[int, int] | None) -> tuple[tuple[int, int], str]:
+    """Rows and columns of a table of `count` patches, which its file does not tell.
+
+    The first that has as many patches: the grid that the model has by itself (`native`, None if the file was surely trained
+    further), the grid it is wanted for, the square. Else of all rectangles the one whose side ratio is nearest to the wanted
+    grid's, and of two the taller. Returns it with a remark if another is likely too.
+    """
+    side = math.isqrt(count)
+    likely = [shape for shape in (native, tuple(grid), (side, side)) if shape and math.prod(shape) == count]
+    if not likely:
+        off = {
+            (rows, count // rows): abs(math.log(rows * rows / count) - math.log(grid[0] / grid[1]))
+            for rows in range(count, 0, -1)
+            if count % rows == 0
+        }
+        least = min(off.values())
+        likely = sorted(
+            (shape for shape in off if off[shape] - least <= math.log(NEAR_TIE)), key=lambda shape: round(off[shape], 9)
+        )
+    first, *others = dict.fromkeys(likely)
+    named = " or ".join(f"{rows} x {columns}" for rows, columns in others)
+    return first, f"{count} patch positions taken for {first[0]} x {first[1]}; they might be {named}" if others else ""
 
 
 def resize_positions(table_PC: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], num_classes: int = 1) -> Tensor:
@@ -114,13 +316,17 @@ def resize_positions(table_PC: Tensor, old_grid: tuple[int, int], new_grid: tupl
     return torch.cat([classes, grid.flatten(2)[0].T.to(table_PC.dtype)])
 
 
-def save_backbone(folder: Path, model: CLIP, config: dict) -> None:
-    """Write a folder that open_clip can load by the name `local-dir:<folder>`."""
+def save_backbone(folder: Path, model: CLIP, config: dict, account: Account | None = None) -> None:
+    """Write a folder that open_clip can load by the name `local-dir:<folder>`, if its patches do not overlap."""
     preprocess = asdict(PreprocessCfg(size=tuple(config["vision_cfg"]["image_size"]), resize_mode="squash"))
-    write_json(Path(folder) / CONFIG_FILE, {"model_cfg": config, "preprocess_cfg": preprocess})
+    theirs = {key: value for key, value in config.items() if key != "stride"}
+    ours = {"hpl": {"stride": config["stride"]}} if "stride" in config else {}
+    write_json(Path(folder) / CONFIG_FILE, {"model_cfg": theirs, "preprocess_cfg": preprocess} | ours)
     save_file(
         {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, Path(folder) / WEIGHTS_FILE
     )
+    if account is not None:
+        write_json(Path(folder) / ACCOUNT_FILE, asdict(account))
 
 
 def load_backbone(folder: Path) -> tuple[CLIP, dict]:
@@ -128,7 +334,8 @@ def load_backbone(folder: Path) -> tuple[CLIP, dict]:
     folder = Path(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise HplError(f"{folder / WEIGHTS_FILE}: file not found; run the pretrain stage")
-    config = read_json(folder / CONFIG_FILE)["model_cfg"]
+    content = read_json(folder / CONFIG_FILE)
+    config = content["model_cfg"] | content.get("hpl", {})
     model = build_clip(config)
     model.load_state_dict(load_file(folder / WEIGHTS_FILE))
     return model.eval(), config

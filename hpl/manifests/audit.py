@@ -18,8 +18,8 @@ def audit(
         datasets: for each set its folder, format, version, mismatches and notes.
     """
     place = pictures["dataset"].astype(str) + "/" + pictures["path"].astype(str)
-    joined = links.join(pictures[["dataset", "person", "split"]].add_prefix("left_"), on="left")
-    joined = joined.join(pictures[["dataset", "person", "split"]].add_prefix("right_"), on="right")
+    joined = links.join(pictures["dataset"].rename("left_dataset"), on="left")
+    joined = joined.join(pictures["dataset"].rename("right_dataset"), on="right")
     across = joined["left_dataset"] != joined["right_dataset"]
     named = pictures[~pictures["anonymous"]]
     sources = named.drop_duplicates(["dataset", "person"])
@@ -31,7 +31,7 @@ def audit(
                 "counts": _counts(pictures[pictures["dataset"] == name], captions),
                 "cameras_a_person": _cameras(named[named["dataset"] == name]),
                 "captions": _captions(named[named["dataset"] == name], captions, "t2i" in account["tasks"]),
-                "duplicates": _duplicates(joined[~across & (joined["left_dataset"] == name)], place),
+                "duplicates": _duplicates(pictures[pictures["dataset"] == name], place),
             }
             for name, account in datasets.items()
         },
@@ -43,6 +43,7 @@ def audit(
             "in_all_sets": len(sources),
             "unified": int(named["pid"].nunique()),
             "merged": int(len(sources) - named["pid"].nunique()),
+            "of_one_set_merged": int(len(sources) - len(sources.drop_duplicates(["dataset", "pid"]))),
             "dropped_from_training": int(dropped.loc[dropped["split"] == "train", "pid"].nunique()),
             "dropped_from_validation": int(dropped.loc[dropped["split"] == "val", "pid"].nunique()),
             "dropped_from_pretraining": int(dropped.loc[dropped["split"] == "pretrain", "pid"].nunique()),
@@ -100,13 +101,16 @@ def _captions(named: pd.DataFrame, captions: pd.DataFrame, expected: bool) -> di
     }
 
 
-def _duplicates(inside: pd.DataFrame, place: pd.Series) -> dict:
-    """Pictures that stand twice in a set, pixel for pixel."""
-    people = inside["left_person"] != inside["right_person"]
-    splits = inside["left_split"] != inside["right_split"]
+def _duplicates(pictures: pd.DataFrame, place: pd.Series) -> dict:
+    """Pictures that stand in a set once more, pixel for pixel, each compared with the first of its kind."""
+    again = pictures[pictures.duplicated("sha256", keep=False)]
+    first = again.groupby("sha256", sort=False)[["image_id", "person", "split"]].transform("first")
+    again, first = again[again["image_id"] != first["image_id"]], first[again["image_id"] != first["image_id"]]
+    people, splits = again["person"] != first["person"], again["split"] != first["split"]
+    shown = again.index[people | splits][:SHOWN]
     return {
-        "pictures": len(inside),
+        "pictures": len(again),
         "under_another_person": int(people.sum()),
         "in_another_split": int(splits.sum()),
-        "examples": [[place[row.left], place[row.right]] for row in inside[people | splits].head(SHOWN).itertuples()],
+        "examples": [[place[first.at[row, "image_id"]], place[row]] for row in shown],
     }

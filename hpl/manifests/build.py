@@ -61,7 +61,9 @@ def build_manifests(
         datasets[source.label] = account
         tables.append(pictures.assign(dataset=source.label))
         sentences.append(captions.assign(dataset=source.label))
-    if options.strict and (mismatches := [text for account in datasets.values() for text in account["mismatches"]]):
+    if options.strict and (
+        mismatches := [f"{name}: {text}" for name, account in datasets.items() for text in account["mismatches"]]
+    ):
         raise HplError("\n  ".join([f"{len(mismatches)} mismatches (preprocess.strict is true)", *mismatches]))
     pictures = pd.concat(tables, ignore_index=True)
     captions = pd.concat(sentences, ignore_index=True)
@@ -94,16 +96,20 @@ def build_manifests(
         options.link_correlation,
     )
     pictures = unify_identities(pictures, links)
+    if any("train" in source.use for source in data.datasets) and not (pictures["role"] == "train").any():
+        raise HplError(f"{raw}: no picture is left to train on, for every person of the training splits is in a test split too")
     captions = captions.merge(pictures[["dataset", "path", "image_id"]], on=["dataset", "path"])
     captions = captions.sort_values("image_id", kind="stable", ignore_index=True)
     captions.insert(0, "caption_id", np.arange(len(captions)))
+    for name, account in datasets.items():
+        account["scored"] = _scored_tasks(name, account, pictures[pictures["dataset"] == name], captions)
 
     with output_folder(packed) as packed_partial, output_folder(manifests) as partial:
         with ShardWriter(packed_partial, "pictures", PACK_ROWS) as writer:
             for rows in _blocks(np.flatnonzero(pack)):
                 writer.append(take(kept.packed, part[rows], pack_row[rows]))
         _write_tables(pictures, captions, links, partial)
-        described = ("folder", "format", "version", "use", "tasks")
+        described = ("folder", "format", "version", "use", "tasks", "scored")
         accounts = [{"name": name, **{key: account[key] for key in described}} for name, account in datasets.items()]
         write_json(partial / "datasets.json", accounts)
         write_json(partial / "audit.json", audit(pictures, captions, links, skipped, datasets))
@@ -118,7 +124,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     """One data set as tables: its pictures (COLUMNS but number), its captions (path, caption), and what is to be told of it."""
     reading = read_folders(root, source.camera_pattern) if source.format == "folders" else READERS[source.format](root)
     pictures, captions = _columns(reading.records)
-    pictures, captions, joined = _join_duplicates(pictures, captions, reading.place)
+    pictures, captions, joined = _join_duplicates(pictures, captions, reading.place or f"{root}: row")
     own = source.format in ("table", "folders")
     if own and not (pictures["split"] != "").any() and source.use in (["test"], ["pretrain"]):
         pictures["split"] = source.use[0]
@@ -126,7 +132,10 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
         test_share = options.test_share if "test" in source.use else 0.0
         pictures = complete_splits(pictures, options.val_share, test_share, options.split_seed)
     if own:
-        pictures = choose_queries(pictures, options.split_seed)
+        try:
+            pictures = choose_queries(pictures, options.split_seed)
+        except HplError as error:
+            raise HplError(f"{root}: {error}") from None
         numbers = pd.factorize(pictures["person"], sort=True)[0] + 1
         pictures["source_pid"] = pictures["source_pid"].where(pictures["anonymous"], pd.Series(numbers, pictures.index))
     mismatches = []
@@ -135,7 +144,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
         counted = pictures.assign(num_captions=pictures["path"].map(per_picture).fillna(0).astype(np.int64))
         mismatches = count_mismatches(source.format, count_records(counted))
     pictures, left_out = _used(pictures, source.use)
-    if pictures.empty:
+    if pictures["role"].isin(["unused"]).all():
         raise HplError(f"{root}: no picture of the splits that `use: {source.use}` asks for")
     captions = captions[captions["path"].isin(pictures["path"])]
     account = {
@@ -145,9 +154,41 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
         "tasks": list(reading.tasks) or (["t2i", "i2i"] if len(captions) else ["i2i"]),
         "version": reading.version,
         "mismatches": mismatches,
-        "notes": reading.notes + joined + left_out,
+        "notes": [_printable(text) for text in reading.notes + _unseen_by_dvc(root) + joined + left_out],
     }
     return pictures.drop(columns="number").astype({"source_pid": np.int64}), captions, account
+
+
+def _unseen_by_dvc(root: Path) -> list[str]:
+    if not root.is_symlink():
+        return []
+    return [
+        f"{root} is a link, and DVC does not look behind it: after a change there, `dvc repro -f -s preprocess` reads it again"
+    ]
+
+
+def _printable(text: str) -> str:
+    """File names may hold bytes that are no text."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _scored_tasks(name: str, account: dict, pictures: pd.DataFrame, captions: pd.DataFrame) -> list[str]:
+    """The tasks that the set's test split can be scored for. HplError if it is none, or if a set that is made for a task lacks it."""
+    if "test" not in account["use"]:
+        return []
+    test = pictures[pictures["split"] == "test"]
+    there = {
+        "t2i": captions["image_id"].isin(test["image_id"]).any(),
+        "i2i": (test["role"] == "query").any() and (test["role"] == "gallery").any(),
+    }
+    scored = [task for task in account["tasks"] if there[task]]
+    if not scored or (len(scored) < len(account["tasks"]) and account["format"] not in ("table", "folders")):
+        raise HplError(
+            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test pictures (t2i), or people "
+            "with a query and a gallery picture, of two cameras if cameras are given (i2i); or `use` without test"
+        )
+    account["notes"] += [f"the test split cannot be scored for {task}" for task in account["tasks"] if task not in scored]
+    return scored
 
 
 def _columns(records: Iterator[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -158,41 +199,47 @@ def _columns(records: Iterator[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFra
         columns = {name: [getattr(record, name) for record in block] for name in COLUMNS}
         types = {name: "str" for name in ("path", "split", "role", "person")} | {"source_pid": "Int64"}
         pictures.append(pd.DataFrame(columns).astype(types))
-        pairs = [(record.path, caption) for record in block for caption in record.captions]
-        captions.append(pd.DataFrame(pairs, columns=["path", "caption"]).astype("str"))
+        pairs = [(record.path, caption, record.number) for record in block for caption in record.captions]
+        captions.append(pd.DataFrame(pairs, columns=["path", "caption", "number"]).astype({"path": "str", "caption": "str"}))
     if not pictures:
-        return pd.DataFrame({name: [] for name in COLUMNS}), pd.DataFrame({"path": [], "caption": []}, dtype="str")
+        return pd.DataFrame({name: [] for name in COLUMNS}), pd.DataFrame({"path": [], "caption": [], "number": []}, dtype="str")
     return pd.concat(pictures, ignore_index=True), pd.concat(captions, ignore_index=True)
 
 
 def _join_duplicates(pictures: pd.DataFrame, captions: pd.DataFrame, place: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
     """Rows of one picture become one, with all its captions; HplError if they disagree on the person, split or camera."""
-    again = pictures.duplicated("path", keep=False)
-    if not again.any():
-        return pictures, captions, []
-    for path, rows in pictures[again].groupby("path", sort=False):
-        first = rows.iloc[0]
-        for column in ("person", "split", "role", "camid"):
-            differs = rows[rows[column] != first[column]]
-            if len(differs):
-                raise HplError(
-                    f"{place} {first['number']} and {differs['number'].iloc[0]}: the same picture {path!r} with {column} "
-                    f"{first[column]!r} and {differs[column].iloc[0]!r}; expected one"
-                )
+    again = pictures[pictures.duplicated("path", keep=False)]
+    if again.empty:
+        return pictures, captions.drop(columns="number"), []
+    firsts = again.groupby("path", sort=False)[COLUMNS].transform("first")
+    for column in ("person", "split", "role", "camid"):
+        differs = np.flatnonzero((again[column] != firsts[column]).to_numpy())
+        if len(differs):
+            row, first = again.iloc[differs[0]], firsts.iloc[differs[0]]
+            raise HplError(
+                f"{place} {first['number']} and {row['number']}: the same picture {row['path']!r} with {column} "
+                f"{_plain(first[column])!r} and {_plain(row[column])!r}; expected one"
+            )
     kept = pictures.drop_duplicates("path", ignore_index=True)
-    repeated = captions["path"].isin(pictures.loc[again, "path"]) & captions.duplicated(["path", "caption"])
+    first_number = captions.groupby(["path", "caption"], sort=False)["number"].transform("first")
+    repeated = captions["path"].isin(again["path"]) & (captions["number"] != first_number)
     notes = [f"{len(pictures) - len(kept):,} rows that name a picture once more were joined with its first"]
     if repeated.any():
         notes.append(f"{int(repeated.sum()):,} captions that these rows repeat were left out")
-    return kept, captions[~repeated].reset_index(drop=True), notes
+    return kept, captions[~repeated].drop(columns="number").reset_index(drop=True), notes
+
+
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _used(pictures: pd.DataFrame, use: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """The rows that this run needs. Test people of a set that is not evaluated stay, as "unused": nobody may train on them."""
     if use == ["pretrain"]:
-        kept = pictures[pictures["split"].isin(["train", "pretrain", ""]) & ~pictures["anonymous"]].assign(
-            split="pretrain", role="pretrain"
-        )
+        learnt = pictures["split"].isin(["train", "pretrain", ""]) & ~pictures["anonymous"]
+        kept = pictures.assign(split=pictures["split"].mask(learnt, "pretrain"), role="unused")
+        kept["role"] = kept["role"].mask(learnt, "pretrain")
+        kept = kept[learnt | (kept["split"] == "test")]
     elif "train" not in use:
         kept = pictures[pictures["split"] == "test"]
     elif "test" not in use:
@@ -206,11 +253,11 @@ def _used(pictures: pd.DataFrame, use: list[str]) -> tuple[pd.DataFrame, list[st
 
 def _refuse(faults: list[str]) -> None:
     """HplError that names the first of some bad pictures, if there are any."""
+    hint = "preprocess.on_bad_image: skip leaves such pictures out and lists them in the audit"
     if len(faults) == 1:
-        raise HplError(faults[0])
+        raise HplError(f"{faults[0]} ({hint})")
     if faults:
         more = [f"and {len(faults) - SHOWN:,} more"] if len(faults) > SHOWN else []
-        hint = "preprocess.on_bad_image: skip leaves them out and lists them in the audit"
         raise HplError("\n  ".join([f"{len(faults):,} bad pictures ({hint})", *faults[:SHOWN], *more]))
 
 

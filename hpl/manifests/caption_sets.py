@@ -45,6 +45,9 @@ def _read(root: Path, name: str, files: tuple[str, ...], path_key: str, first_id
         records.append(_record(entry, number, f"{place} {number}", home, prefix, path_key, first_id))
     if not has_val and any(record.split == "val" for record in records):
         notes.append(f"{annotation.name} has a val split; the official {name} has none")
+    learnt, tested = ({record.person for record in records if (record.split == "test") == is_test} for is_test in (False, True))
+    if both := sorted(learnt & tested):
+        notes.append(f"{len(both)} people are in test and in another split, such as {both[0]}; the official {name} shares none")
     return Reading(records=records, tasks=("t2i",), place=place, notes=notes)
 
 

@@ -7,9 +7,11 @@ So a rerun after ten new pictures decodes ten, a stopped run goes on where it wa
 import hashlib
 import multiprocessing
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from PIL import Image
 from tqdm import tqdm
 
@@ -27,6 +30,7 @@ from hpl.manifests.pictures import decode_bytes, read_bytes, resize_picture
 
 CHUNK = 32  # pictures a task of a worker
 PART = 1024  # pictures a part of the store
+DAY = 86400  # seconds
 Size = tuple[int, int]  # height, width
 
 
@@ -71,12 +75,30 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.fingerprints: list[Path] = []  # a file a part
         self.packed: list[Path] = []
-        tables = [self._load(file) for file in sorted(self.folder.glob("*.parquet"))]
+        self._sweep()
+        tables = [table for file in sorted(self.folder.glob("*.parquet")) if (table := self._load(file)) is not None]
         self.table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"file_sha256": [], "pack_row": []})
         self.pending: list[Facts] = []
 
-    def _load(self, file: Path) -> pd.DataFrame:
-        table = pd.read_parquet(file).assign(part=len(self.fingerprints))
+    def _sweep(self) -> None:
+        """Delete what a run that was killed while it wrote a part left behind."""
+        for file in [*self.folder.glob("*.npy"), *self.folder.glob("*.partial")]:
+            table = file.with_name(f"{file.name.partition('.')[0]}.parquet")
+            if not table.exists() and time.time() - file.stat().st_mtime > DAY:
+                file.unlink(missing_ok=True)
+
+    def _load(self, file: Path) -> pd.DataFrame | None:
+        """The table of a part; None, and the part is deleted, if one of its files is damaged: its pictures are decoded again."""
+        try:
+            table = pd.read_parquet(file).assign(part=len(self.fingerprints))
+            counts = {".fingerprints.npy": len(table), ".packed.npy": int((table["pack_row"] >= 0).sum())}
+            for suffix, count in counts.items():
+                if count and len(np.load(file.with_suffix(suffix), mmap_mode="r", allow_pickle=False)) != count:
+                    raise ValueError(f"{suffix}: not {count} rows")
+        except (OSError, ValueError, EOFError, KeyError, pa.ArrowException):
+            for suffix in (".parquet", ".fingerprints.npy", ".packed.npy"):
+                file.with_suffix(suffix).unlink(missing_ok=True)
+            return None
         self.fingerprints.append(file.with_suffix(".fingerprints.npy"))
         self.packed.append(file.with_suffix(".packed.npy"))
         return table
@@ -102,12 +124,21 @@ class Store:
         }
         has_copy = np.array([facts.packed_3HW is not None for facts in self.pending])
         columns |= {"row": np.arange(len(has_copy)), "pack_row": np.where(has_copy, np.cumsum(has_copy) - 1, -1)}
-        np.save(file.with_suffix(".fingerprints.npy"), np.stack([facts.fingerprint_HW3 for facts in self.pending]))
-        if packed:
-            np.save(file.with_suffix(".packed.npy"), np.stack(packed))
-        pd.DataFrame(columns).to_parquet(file.with_suffix(".partial"), index=False)
-        os.replace(file.with_suffix(".partial"), file)
+        arrays = {".fingerprints.npy": [facts.fingerprint_HW3 for facts in self.pending], ".packed.npy": packed}
         self.pending = []
+        try:
+            for suffix, rows in arrays.items():
+                if rows:
+                    with open(file.with_suffix(suffix), "wb") as stream:
+                        np.save(stream, np.stack(rows))
+                        stream.flush()
+                        os.fsync(stream.fileno())
+            pd.DataFrame(columns).to_parquet(file.with_suffix(".partial"), index=False)
+            os.replace(file.with_suffix(".partial"), file)
+        except OSError as error:
+            for suffix in (*arrays, ".partial"):
+                file.with_suffix(suffix).unlink(missing_ok=True)
+            raise HplError(f"{file}: cannot be written ({error}); expected free disk: decoded pictures are kept there") from None
         self.table = pd.concat([self.table, self._load(file)], ignore_index=True) if len(self.table) else self._load(file)
 
     def rows(self, digests: pd.Series) -> pd.DataFrame:
@@ -177,6 +208,10 @@ def _results(
                 results = running.pop(0).result()
                 running.extend(pool.submit(_examine_chunk, *chunk) for chunk in islice(chunks, 1))
                 yield from results
+        except BrokenProcessPool:
+            raise HplError(
+                "a process that decodes pictures was killed, perhaps for want of memory; a lower num_workers may help. What was done is kept"
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -41,6 +41,7 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
     exact = _equal_pixels(pictures, fingerprints)
     dataset, names = pd.factorize(pictures["dataset"], sort=True)
     known = pd.MultiIndex.from_arrays([exact["left"], exact["right"]])
+    digests = pictures["sha256"].to_numpy(str)
     parts = [exact]
     if len(names) > 1:
         signals, cropped, flat = _coarse_signals(len(pictures), fingerprints)
@@ -56,7 +57,8 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
                 [aligned_correlation(fingerprints(block[:, 0]), fingerprints(block[:, 1]), min_correlation) for block in blocks]
             )
             kept = pairs[found >= min_correlation]
-            frame = pd.DataFrame({"left": kept[:, 0], "right": kept[:, 1], "kind": "perceptual"})
+            equal = digests[kept[:, 0]] == digests[kept[:, 1]]  # a further copy, which is not linked to the first of its kind
+            frame = pd.DataFrame({"left": kept[:, 0], "right": kept[:, 1], "kind": np.where(equal, "exact", "perceptual")})
             parts.append(frame.assign(correlation=found[found >= min_correlation].round(4)))
     links = pd.concat(parts, ignore_index=True)
     links[["left", "right"]] = np.sort(links[["left", "right"]].to_numpy(np.int64), axis=1)

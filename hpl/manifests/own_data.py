@@ -4,6 +4,7 @@ People are named by any text; "-1" is junk and "distractor" a distractor, as in 
 """
 
 import csv
+import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ SPLITS = {  # what a user may write -> split, role
     "gallery": ("test", "gallery"),
 }
 ANONYMOUS = {"-1": JUNK_PID, "distractor": DISTRACTOR_PID, "distractors": DISTRACTOR_PID}
-NOBODY = {"", "nan", "NaN", "null", "<NA>"}  # how programs write that a value is missing
+NOBODY = {"", "nan", "NaN", "null", "NULL", "None", "N/A", "<NA>"}  # how programs write that a value is missing
 LAYOUT = "<person>/<picture>, or <split>/<person>/<picture> where a split is train, val, test, query or gallery"
 
 
@@ -57,9 +58,15 @@ def read_table(root: Path) -> Reading:
     is_csv = file.suffix.lower() == ".csv"
     rows = _csv_rows(file) if is_csv else _parquet_rows(file)
     names = [_column(name) for name in next(rows, (0, []))[1]]
+    hint = "; cells are separated by commas" if is_csv and len(names) == 1 else ""
     if "path" not in names or "pid" not in names or len(set(names)) < len(names):
-        raise HplError(f"{file}: columns {names}; expected path and pid, each once, and if wanted camid, caption, split")
+        raise HplError(f"{file}: columns {names}; expected path and pid, each once, and if wanted camid, caption, split{hint}")
     unknown = [name for name in names if name not in COLUMNS]
+    for name in unknown:
+        if near := difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8):
+            raise HplError(
+                f"{file}: column {name!r}; did you mean {near[0]}? A column that means something else needs another name"
+            )
     notes = [f"{file.name}: columns ignored: {', '.join(unknown)}"] if unknown else []
     place = f"{file}: {'line' if is_csv else 'row'}"
     return Reading(records=_table_records(rows, names, root, place), place=place, notes=notes)
@@ -126,13 +133,13 @@ def _table_records(rows: Iterator[tuple[int, list]], names: list[str], root: Pat
         anonymous = source_pid is not None
         caption = row.get("caption")
         yield PictureRecord(
-            path=checked_path(root, row["path"], where),
+            path=checked_path(root, _stripped(row["path"]), where),
             split=split,
             role="gallery" if anonymous and split else role,
             person=person,
             source_pid=source_pid,
             camid=_camera(_text(row.get("camid"), "camid", where), where),
-            captions=() if _is_missing(caption) else checked_captions([caption], where),
+            captions=() if _is_missing(caption) else checked_captions([_sentence(caption, where)], where),
             anonymous=anonymous,
             number=number,
         )
@@ -180,6 +187,16 @@ def _text(value: object, key: str, where: str) -> str:
     raise HplError(f"{where}: {key} {value!r}; expected text or a whole number")
 
 
+def _sentence(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise HplError(f"{where}: caption {value!r}; expected one sentence; several captions of a picture are several rows")
+    return value
+
+
+def _stripped(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
 def _is_missing(value: object) -> bool:
     return value is None or (type(value) is float and value != value) or (isinstance(value, str) and not value.strip())
 
@@ -200,22 +217,42 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
     folders = _folders(root, strays)
     if not folders:
         raise HplError(f"{root}: no folder; expected {LAYOUT}")
+    nested = ""
+    if len(folders) == 1 and folders[0].name.lower() not in SPLITS and _holds_folders_alone(folders[0]):
+        nested = f"the people were found one folder deeper, in {folders[0].name}/"
+        folders = _folders(folders[0], strays)
     in_split = [folder for folder in folders if folder.name.lower() in SPLITS]
     if in_split and len(in_split) < len(folders):
         other = next(folder for folder in folders if folder not in in_split)
         raise HplError(
             f"{root}: folder {in_split[0].name} bears the name of a split and folder {other.name} does not; expected {LAYOUT}"
         )
+    for part in in_split:
+        if not _folders(part, []):
+            raise HplError(f"{part}: no person's folder; expected {LAYOUT}, or no such split")
     people = [(folder, *SPLITS[part.name.lower()]) for part in in_split for folder in _folders(part, strays)]
     people = people or [(folder, "", "") for folder in folders if not in_split]
-    notes: list[str] = []
+    notes = [nested] if nested else []
+    linked = [folder for folder in (*in_split, *(folder for folder, *_ in people)) if folder.is_symlink()]
+    if linked:
+        notes.append(
+            f"{len(linked)} folders are links, such as {linked[0].name}: DVC does not look behind them, so it does not see a change there"
+        )
     return Reading(records=_folder_records(root, people, camera_pattern, strays, notes), notes=notes)
+
+
+def _holds_folders_alone(folder: Path) -> bool:
+    """Whether a folder holds folders and no picture: it is no person's, unless it is the only person's."""
+    entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
+    return any(entry.is_dir() for entry in entries) and not any(entry.suffix.lower() in PICTURE_SUFFIXES for entry in entries)
 
 
 def _folders(parent: Path, strays: list[Path]) -> list[Path]:
     """The folders directly in `parent`. Other files are added to `strays`; a picture is an HplError, for it belongs to nobody."""
     folders = []
     for entry in sorted(entry for entry in parent.iterdir() if not is_hidden(entry.name)):
+        if entry.is_symlink() and not entry.exists():
+            raise HplError(f"{entry}: a link to nothing; expected {LAYOUT}")
         if entry.is_dir():
             folders.append(entry)
         elif entry.suffix.lower() in PICTURE_SUFFIXES:

@@ -76,7 +76,7 @@ def _read_folders(root: Path, name: str, pattern: re.Pattern, form: str) -> Read
             raise HplError(f"{home / folder}: no picture; expected {example} and so on")
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise HplError(f"{wrong[0]}: file name{more}; expected the form {form}")
+        raise HplError(f"{wrong[0]}: the file name does not parse{more}; expected the form {form}")
     if ignored:
         notes.append(f"{len(ignored)} files that are no pictures were ignored, such as {ignored[0]}")
     in_train, in_test = ({record.person for record in records if record.split == split} for split in ("train", "test"))

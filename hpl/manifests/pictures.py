@@ -4,6 +4,7 @@ Plain JPEG goes through simplejpeg (libjpeg-turbo, less than half of Pillow's ti
 """
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -40,6 +41,8 @@ def decode_picture(path: Path | str) -> np.ndarray:
 def read_bytes(path: Path | str) -> bytes:
     """The content of a file. HplError names it if it is missing, a link to nothing, or cannot be read."""
     try:
+        if not os.path.isfile(path):  # a folder, or a pipe that would never end
+            raise FileNotFoundError
         with open(path, "rb") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError: no file system knows such a name
@@ -62,15 +65,15 @@ def decode_bytes(data: bytes, place: str) -> np.ndarray:
     if not data:
         raise HplError(f"{place}: empty file (0 bytes); expected JPEG or PNG")
     if data.startswith(JPEG):
-        size, plain = _jpeg_header(data)
+        size, colours, metadata = _jpeg_header(data)
         _check_size(size, place)
-        if plain:
+        if colours:
             try:
-                return simplejpeg.decode_jpeg(data, "RGB", strict=True)
+                pixels = simplejpeg.decode_jpeg(data, colours, strict=True)
+                if colours == "RGB":
+                    return _stood_up(pixels, data) if metadata else pixels
             except ValueError as error:
-                if (
-                    "premature end" in str(error).lower()
-                ):  # pixels are missing, which Pillow would not say if the end mark is there
+                if "premature end" in str(error).lower():  # pixels are missing, which Pillow passes if the end mark is there
                     raise HplError(f"{place}: damaged picture ({error}); expected a complete JPEG or PNG") from None
                 # else Pillow decides: it lets stray bytes between segments pass
     elif data.startswith(PNG) and len(data) >= 24:
@@ -96,8 +99,10 @@ def _decode_by_pillow(data: bytes, place: str) -> np.ndarray:
         upright = UPRIGHT.get(_orientation(picture))
         if upright is not None:
             picture = picture.transpose(upright)
-        if picture.mode.startswith(("I", "F")):
-            grey = np.nan_to_num(np.asarray(picture, dtype=np.float32)) / 257  # 65535 -> 255
+        if picture.mode == "F":
+            raise HplError(f"{place}: picture of floating-point values; expected 8 or 16 bits")
+        if picture.mode.startswith("I"):
+            grey = np.asarray(picture, dtype=np.float32) / 257  # 65535 -> 255
             return np.repeat(grey.round().clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
         return np.array(picture.convert("RGB"))
 
@@ -115,22 +120,32 @@ def _check_size(size: tuple[int, int] | None, place: str) -> None:
         raise HplError(f"{place}: picture of {size[0]} x {size[1]} pixels; expected at most {MAX_PIXELS} pixels")
 
 
-def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, bool]:
-    """(width, height) of a JPEG or None, and whether it is plain: 8 bits, grey or three colours, no EXIF or XMP."""
+def _stood_up(pixels_HW3: np.ndarray, data: bytes) -> np.ndarray:
+    """Pixels of a JPEG turned as its metadata says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
+            upright = UPRIGHT.get(_orientation(picture))
+    return pixels_HW3 if upright is None else np.array(Image.fromarray(pixels_HW3).transpose(upright))
+
+
+def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, str, bool]:
+    """(width, height) of a JPEG, None if that is not found; its colours as simplejpeg calls them, "" if it is of no usual kind; whether
+    there is EXIF or XMP, which may turn the picture."""
     at, metadata = 2, False
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker in (0xC0, 0xC1, 0xC2):  # start of a frame: baseline, extended, progressive
             bits, height, width, components = struct.unpack(">BHHB", data[at + 4 : at + 10])
-            return (width, height), bits == 8 and components in (1, 3) and not metadata
+            return (width, height), {1: "RGB", 3: "RGB", 4: "CMYK"}.get(components, "") if bits == 8 else "", metadata
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
         if not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xDA:  # no segment that may stand here
             break
-        metadata |= marker == 0xE1  # may turn the picture
+        metadata |= marker == 0xE1
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None, False
+    return None, "", False
 
 
 def resize_picture(pixels_HW3: np.ndarray, height: int, width: int) -> np.ndarray:

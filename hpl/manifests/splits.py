@@ -1,5 +1,7 @@
 """Splits and queries for data that comes without: by identity, drawn from a seed, whatever the order of the rows."""
 
+import hashlib
+
 import numpy as np
 import pandas as pd
 
@@ -17,7 +19,8 @@ def complete_splits(pictures: pd.DataFrame, val_share: float, test_share: float,
             never all; 0 makes no such split.
 
     Returns:
-        The table with `split` and `role` filled, the role of test pictures excepted: see choose_queries.
+        The table with `split` and `role` filled, the role of test pictures excepted: see choose_queries. Who moves is drawn by a hash of the
+        name, so that with one person more, the others stay where they are, but for one or two at the edge.
     """
     split, role = pictures["split"].to_numpy(object, copy=True), pictures["role"].to_numpy(object, copy=True)
     person, named = pictures["person"].to_numpy(object), ~pictures["anonymous"].to_numpy(bool)
@@ -33,8 +36,8 @@ def complete_splits(pictures: pd.DataFrame, val_share: float, test_share: float,
         if share > 0 and len(candidates) >= 3:
             num_moved = max(num_moved, 1)
         num_moved = max(min(num_moved, len(candidates) - 1), 0)
-        order = np.random.default_rng([seed, kind]).permutation(len(candidates))
-        moved = named & pictures["person"].isin([candidates[index] for index in order[:num_moved]]).to_numpy(bool)
+        drawn = sorted(candidates, key=lambda name: hashlib.sha256(f"{seed} {kind} {name}".encode()).digest())[:num_moved]
+        moved = named & pictures["person"].isin(drawn).to_numpy(bool)
         split[moved], role[moved] = name, new_role
     return pictures.assign(split=split, role=role)
 

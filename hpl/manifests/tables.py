@@ -9,7 +9,7 @@ Schema of images.parquet, sorted by (dataset, path); a row's number is its `imag
 Schema of captions.parquet, sorted by (image_id, position): caption_id, image_id int64, caption.
 links.parquet: left, right (image_id, left < right), kind (exact | perceptual), correlation: pictures that show the same shot.
 datasets.json lists, in the order of params.yaml, each set's name, folder, format, version, what it is used for and
-which tasks it serves. Strings stay in Arrow's memory.
+which tasks it serves and can be scored for. Strings stay in Arrow's memory.
 """
 
 from pathlib import Path
@@ -41,4 +41,5 @@ class Manifests:
 
     def serving(self, task: str, use: str) -> list[str]:
         """Names of the data sets that serve a task (t2i | i2i) and are used for something (train | test), in the order of params.yaml."""
-        return [name for name, account in self.datasets.items() if task in account["tasks"] and use in account["use"]]
+        key = "scored" if use == "test" else "tasks"
+        return [name for name, account in self.datasets.items() if task in account[key] and use in account["use"]]

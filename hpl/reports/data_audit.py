@@ -75,10 +75,15 @@ def links_sentence(audit: dict) -> str:
     people = audit["people"]
     exact, perceptual = (sum(kinds[kind] for kinds in audit["links"].values()) for kind in ("exact", "perceptual"))
     return (
-        f"{exact:,} pictures stand in two sets pixel for pixel and {perceptual:,} re-encoded, resized or cropped. Through them {people['merged']:,} "
+        f"{exact:,} pairs of pictures of two sets agree pixel for pixel and {perceptual:,} after re-encoding, resizing or a crop. Through them {people['merged']:,} "
         f"of {people['in_all_sets']:,} people became one with somebody of another set ({people['unified']:,} in all), and "
         f"{people['dropped_from_training']:,} people left training, {people['dropped_from_pretraining']:,} pretraining and "
         f"{people['dropped_from_validation']:,} validation because they occur in a test split, or in training (`dropped`)."
+        + (
+            f" {people['of_one_set_merged']:,} of the merged are two people of one set by its own account."
+            if people["of_one_set_merged"]
+            else ""
+        )
     )
 
 
@@ -123,7 +128,7 @@ def _dataset(name: str, account: dict) -> str:
         f"- format `{account['format']}`{version}, in `{account['folder']}`; used for {use}; serves {tasks}",
     ]
     lines += [f"- **counts differ from the published ones**: {text}" for text in account["mismatches"]]
-    lines += [f"- {text}" for text in account["notes"]]
+    lines += [f"- {_code(text)}" for text in account["notes"]]
     if cameras := account["cameras_a_person"]:
         people = ", ".join(
             f"{count:,} by {number}" for number, count in sorted(cameras["people"].items(), key=lambda item: int(item[0]))

@@ -109,9 +109,9 @@ Queries are evenly spaced over the test captions, not chosen by their result. Gr
 ![Text-to-image rank lists: a caption, then the ten best pictures](figures/rank_lists_t2i.png)""",
     "i2i": """## Rank lists, image to image
 
-The query's own camera is left out of the gallery, as the protocol says.
+Where cameras are known, the query's own camera is left out of the gallery, as the protocol says.
 
-![Image-to-image rank lists: a picture, then the ten best of other cameras](figures/rank_lists_i2i.png)""",
+![Image-to-image rank lists: a picture, then the ten best](figures/rank_lists_i2i.png)""",
 }
 
 

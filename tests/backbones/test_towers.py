@@ -96,7 +96,9 @@ def test_given_weights_from_a_file_are_resized_to_the_pictures(tmp_path) -> None
     torch.manual_seed(0)
     source = open_clip.create_model("ViT-B-32").eval()
     torch.save(source.state_dict(), tmp_path / "clip.pt")
-    choice = OpenClipBackbone(source="open_clip", model="ViT-B-32", weights=str(tmp_path / "clip.pt"), download=False)
+    choice = OpenClipBackbone(
+        source="open_clip", model="ViT-B-32", weights=str(tmp_path / "clip.pt"), download=False, stride=None
+    )
     model, config = create_backbone(choice, Input(height=384, width=128, context_length=77))
     assert model.visual.grid_size == (12, 4) and config["vision_cfg"]["image_size"] == [384, 128]
     assert build_clip(config)(torch.zeros(1, 3, 384, 128))[0].shape == (1, 512)
@@ -112,12 +114,12 @@ def test_given_weights_from_a_file_are_resized_to_the_pictures(tmp_path) -> None
 
 
 def test_unknown_weights_are_refused_by_name() -> None:
-    choice = OpenClipBackbone(source="open_clip", model="ViT-B-32", weights="nowhere.pt", download=False)
+    choice = OpenClipBackbone(source="open_clip", model="ViT-B-32", weights="nowhere.pt", download=False, stride=None)
     with pytest.raises(HplError, match="'nowhere.pt': no such file, nor a tag of ViT-B-32"):
         create_backbone(choice, Input(height=64, width=32, context_length=77))
 
 
 def test_a_tag_is_not_fetched_unless_asked() -> None:
-    choice = OpenClipBackbone(source="open_clip", model="ViT-B-32", weights="openai", download=False)
+    choice = OpenClipBackbone(source="open_clip", model="ViT-B-32", weights="openai", download=False, stride=None)
     with pytest.raises(HplError, match="set backbone.download: true to allow that"):
         create_backbone(choice, Input(height=64, width=32, context_length=77))

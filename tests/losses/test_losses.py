@@ -1,4 +1,4 @@
-"""Each loss against a float64 loop written from the formula: values and gradients, then the degenerate batches."""
+"""Each loss against a float64 loop written from the formula (tests/naive.py): values and gradients, then the degenerate batches."""
 
 import math
 from collections.abc import Callable
@@ -12,16 +12,13 @@ from hpl.losses.contrast import identity_prompt_loss, prompt_contrast_losses
 from hpl.losses.identity import i2i_identity_loss, t2i_identity_loss
 from hpl.losses.sdm import similarity_distribution_loss
 from hpl.losses.triplet import batch_hard_triplet_loss
+from tests import naive
 
-PIDS = [3, 3, 7, 1, 7, 3]
+PIDS = [3, 3, 7, 1, 7, 3]  # several positives, and one picture without any
 
 
 def features(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt())
 
 
 def check(actual: Callable[..., Tensor], reference: Callable[..., Tensor], *inputs: Tensor) -> None:
@@ -36,21 +33,10 @@ def check(actual: Callable[..., Tensor], reference: Callable[..., Tensor], *inpu
 
 
 def test_sdm() -> None:
-    def reference(images: Tensor, texts: Tensor) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64)
-        for queries, keys in ((texts, images), (images, texts)):
-            for i in range(len(PIDS)):
-                exps = [torch.exp(cosine(queries[i], key) / 0.3) for key in keys]
-                positives = sum(PIDS[i] == PIDS[j] for j in range(len(PIDS)))
-                for j in range(len(PIDS)):
-                    p = exps[j] / sum(exps)
-                    q = float(PIDS[i] == PIDS[j]) / positives
-                    total = total + p * (torch.log(p) - math.log(q + 1e-8)) / len(PIDS)
-        return total
+    def actual(images: Tensor, texts: Tensor) -> Tensor:
+        return similarity_distribution_loss(images, texts, torch.tensor(PIDS), 0.3)
 
-    check(
-        lambda a, b: similarity_distribution_loss(a, b, torch.tensor(PIDS), 0.3), reference, features(0, 6, 5), features(1, 6, 5)
-    )
+    check(actual, lambda images, texts: naive.sdm(images, texts, PIDS, 0.3), features(0, 6, 5), features(1, 6, 5))
 
 
 def test_sdm_at_the_papers_temperature_is_finite_for_opposite_features() -> None:
@@ -64,106 +50,90 @@ def test_sdm_of_a_perfect_match_is_almost_zero() -> None:
     assert abs(float(loss)) < 1e-4
 
 
-def naive_cross_entropy(logits: Tensor, label: int, smoothing: float = 0.0) -> Tensor:
-    log_probabilities = [logit - torch.log(sum(torch.exp(other) for other in logits)) for logit in logits]
-    return -(1 - smoothing) * log_probabilities[label] - smoothing * sum(log_probabilities) / len(log_probabilities)
-
-
 def test_identity_losses() -> None:
-    labels = torch.tensor([0, 4, 2])
-
-    def t2i(images: Tensor, texts: Tensor) -> Tensor:
-        return sum(naive_cross_entropy(part[i], int(labels[i])) for part in (images, texts) for i in range(3)) / 6
-
-    check(lambda a, b: t2i_identity_loss(a, b, labels), t2i, features(0, 3, 5), features(1, 3, 5))
+    labels = [0, 4, 2]
     check(
-        lambda a: i2i_identity_loss(a, labels, 0.1),
-        lambda a: sum(naive_cross_entropy(a[i], int(labels[i]), 0.1) for i in range(3)) / 3,
+        lambda a, b: t2i_identity_loss(a, b, torch.tensor(labels)),
+        lambda a, b: naive.identity_t2i(a, b, labels),
+        features(0, 3, 5),
+        features(1, 3, 5),
+    )
+    check(
+        lambda a: i2i_identity_loss(a, torch.tensor(labels), 0.1),
+        lambda a: naive.identity_i2i(a, labels, 0.1),
         features(2, 3, 5),
     )
 
 
-def test_triplet() -> None:
-    def reference(images: Tensor) -> Tensor:
-        def distance(i: int, j: int) -> Tensor:
-            return (images[i] - images[j]).square().sum().sqrt()
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_triplet(scale: float) -> None:
+    """Distances of features as they are: at ten times their length the hardest triplets leave the margin."""
 
-        terms = []
-        for i, pid in enumerate(PIDS):
-            positives = [distance(i, j) for j, other in enumerate(PIDS) if other == pid and j != i]
-            negatives = [distance(i, j) for j, other in enumerate(PIDS) if other != pid]
-            if positives:  # pid 1 has one picture: no triplet
-                terms.append(torch.clamp(max(positives) - min(negatives) + 0.3, min=0))
-        assert len(terms) == 5
-        return sum(terms) / len(terms)
+    def actual(images: Tensor) -> Tensor:
+        return batch_hard_triplet_loss(images, torch.tensor(PIDS), 0.3)
 
-    check(lambda a: batch_hard_triplet_loss(a, torch.tensor(PIDS), 0.3), reference, features(0, 6, 5))
+    check(actual, lambda images: naive.triplet(images, PIDS, 0.3), scale * features(0, 6, 5))
 
 
 def test_triplet_counts_easy_anchors_as_zero() -> None:
     corners = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 9.0]])
     loss = batch_hard_triplet_loss(corners, torch.tensor([1, 1, 2, 2]), 0.3)
-    expected = (
-        2 * 0 + (9 - math.hypot(9, 0.1) + 0.3 if math.hypot(9, 0.1) < 9 else 9 - 9.0 + 0.3) + max(0, 9 - math.hypot(9, 8.9) + 0.3)
-    ) / 4
+    # the two of person 1 are 0.1 apart and 9 from anyone else: zero. Of person 2: 9 from each other, 9 and hypot(9, 8.9) from person 1
+    expected = (0 + 0 + (9 - 9 + 0.3) + max(0, 9 - math.hypot(9, 8.9) + 0.3)) / 4
     assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
-def test_prompt_contrast_is_supervised_contrast_over_the_batch_with_one_prompt_a_sample() -> None:
+@pytest.mark.parametrize("temperature", [0.2, 1.0])
+def test_prompt_contrast_is_supervised_contrast_over_the_batch_with_one_prompt_a_sample(temperature: float) -> None:
+    """Eqs. 8 and 9; the loop has one prompt for each sample, the function one for each identity."""
     present = sorted(set(PIDS))
 
     def reference(direction: int) -> Callable[[Tensor, Tensor], Tensor]:
         def loss(images: Tensor, prompts: Tensor) -> Tensor:
-            copies = torch.stack([prompts[present.index(pid)] for pid in PIDS])
+            copies = [prompts[present.index(pid)] for pid in PIDS]
             anchors, others = ((copies, images), (images, copies))[direction]
-            total = torch.zeros((), dtype=torch.float64)
-            for i, pid in enumerate(PIDS):
-                logits = [cosine(anchors[i], other) / 0.2 for other in others]
-                positives = [j for j, other in enumerate(PIDS) if other == pid]
-                total = total + sum(naive_cross_entropy(torch.stack(logits), j) for j in positives) / len(positives)
-            return total / len(PIDS)
+            return naive.prompt_contrast(anchors, others, PIDS, temperature)
 
         return loss
 
     pids, prompt_pids = torch.tensor(PIDS), torch.tensor(present)
     for direction in (0, 1):
         check(
-            lambda a, b, direction=direction: prompt_contrast_losses(a, b, pids, prompt_pids, 0.2)[direction],
+            lambda a, b, direction=direction: prompt_contrast_losses(a, b, pids, prompt_pids, temperature)[direction],
             reference(direction),
             features(0, 6, 5),
             features(1, 3, 5),
         )
 
 
-def test_identity_prompt_loss() -> None:
-    labels = torch.tensor([0, 3, 3])
-
-    def reference(images: Tensor) -> Tensor:
-        prompts = features(9, 4, 5)
-        rows = [torch.stack([cosine(image, prompt) / 0.02 for prompt in prompts]) for image in images]
-        return sum(naive_cross_entropy(row, int(label)) for row, label in zip(rows, labels, strict=True)) / 3
-
-    check(lambda a: identity_prompt_loss(a, features(9, 4, 5).float(), labels, 0.02), reference, features(0, 3, 5))
+@pytest.mark.parametrize("temperature", [0.02, 1.0])
+def test_identity_prompt_loss(temperature: float) -> None:
+    """Eq. 11, over all identities: two of the four are not in the batch, and still count. 1.0 is the printed form."""
+    labels, table = [0, 3, 3], features(9, 4, 5)
+    check(
+        lambda a: identity_prompt_loss(a, table.float(), torch.tensor(labels), temperature),
+        lambda a: naive.identity_prompt_loss(a, table, labels, temperature),
+        features(0, 3, 5),
+    )
+    some = identity_prompt_loss(features(0, 3, 5), table[[0, 3]], torch.tensor([0, 1, 1]), temperature)
+    assert float(identity_prompt_loss(features(0, 3, 5), table, torch.tensor(labels), temperature)) > float(some)
 
 
 @pytest.mark.parametrize("normalized", [True, False])
 def test_squared_distances(normalized: bool) -> None:
-    def distance(left: Tensor, right: Tensor) -> Tensor:
-        if normalized:
-            left, right = left / left.square().sum().sqrt(), right / right.square().sum().sqrt()
-        return (left - right).square().sum()
+    """Eqs. 6 and 10."""
 
     def consistency(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-        return sum(distance(a[i], b[i]) for i in range(5)) / 5 + sum(distance(c[i], d[i]) for i in range(3)) / 3
+        return naive.squared_distance(a, b, normalized) + naive.squared_distance(c, d, normalized)
 
     inputs = features(0, 5, 4), features(1, 5, 4), features(2, 3, 4), features(3, 3, 4)
     check(lambda *parts: instance_consistency_loss(*parts, normalized), consistency, *inputs)
 
     def text_guided(v_prompt: Tensor, t_prompt: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        return sum(distance(t_prompt[i], v[i]) + 0 * (v_prompt[i] + t[i]).sum() for i in range(3)) / 3
+        return naive.squared_distance(t_prompt, v, normalized) + 0 * (v_prompt + t).sum()
 
     def vision_guided(v_prompt: Tensor, t_prompt: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        return sum(distance(v_prompt[i], t[i]) + 0 * (t_prompt[i] + v[i]).sum() for i in range(3)) / 3
+        return naive.squared_distance(v_prompt, t, normalized) + 0 * (t_prompt + v).sum()
 
     inputs = [features(seed, 3, 4) for seed in range(4)]
     for half, reference in enumerate((text_guided, vision_guided)):
@@ -175,11 +145,8 @@ def test_squared_distances(normalized: bool) -> None:
 
 
 def test_prompt_regularisation() -> None:
-    def reference(text: Tensor, image: Tensor) -> Tensor:
-        total = sum((text[b, k, w] - image[b, k, w]) ** 2 for b in range(3) for k in range(2) for w in range(4))
-        return total / 3
-
-    check(prompt_regularisation_loss, reference, features(0, 3, 2, 4), features(1, 3, 2, 4))
+    """Eq. 12."""
+    check(prompt_regularisation_loss, naive.frobenius, features(0, 3, 2, 4), features(1, 3, 2, 4))
 
 
 def test_a_batch_without_anything_to_compare_gives_zero_with_a_gradient() -> None:
@@ -191,6 +158,7 @@ def test_a_batch_without_anything_to_compare_gives_zero_with_a_gradient() -> Non
         t2i_identity_loss(empty, empty, none),
         i2i_identity_loss(empty, none),
         identity_prompt_loss(empty, table, none),
+        instance_consistency_loss(empty, empty, empty, empty),
         *prompt_contrast_losses(empty, empty, none, none),
         *instance_alignment_losses(empty, empty, empty, empty),
         prompt_regularisation_loss(empty[:, None], empty[:, None]),
@@ -200,3 +168,44 @@ def test_a_batch_without_anything_to_compare_gives_zero_with_a_gradient() -> Non
     for loss in losses:
         assert loss.item() == 0.0 and loss.requires_grad
     sum(losses).backward()
+
+
+def test_a_batch_where_nobody_occurs_twice() -> None:
+    """The triplet is zero; a pair is its own and only positive for the others, which become CLIP's contrast and a plain KL."""
+    pids = [5, 2, 9, 4]
+    images, texts = features(0, 4, 6), features(1, 4, 6)
+    labels = torch.tensor(pids)
+
+    def info_nce(anchors: Tensor, others: Tensor) -> Tensor:
+        cosines = torch.nn.functional.normalize(anchors, dim=1) @ torch.nn.functional.normalize(others, dim=1).T
+        return torch.nn.functional.cross_entropy(cosines / 0.1, torch.arange(4))
+
+    for direction, expected in enumerate((info_nce(texts, images), info_nce(images, texts))):
+        got = prompt_contrast_losses(images, texts, labels, labels, 0.1)[direction]
+        torch.testing.assert_close(got.double(), expected)
+    check(lambda a, b: similarity_distribution_loss(a, b, labels, 0.3), lambda a, b: naive.sdm(a, b, pids, 0.3), images, texts)
+    assert float(batch_hard_triplet_loss(images, labels, 0.3)) == 0.0
+
+
+def test_a_batch_of_one_person_alone_is_finite() -> None:
+    """Nothing is a negative: the triplet is zero, the others of equal features are 0 and ln 4."""
+    images, texts, labels = torch.ones(4, 6, requires_grad=True), torch.ones(4, 6, requires_grad=True), torch.full((4,), 7)
+    sdm = similarity_distribution_loss(images, texts, labels, 0.02)
+    text_to_image, image_to_text = prompt_contrast_losses(images, texts[:1], labels, torch.tensor([7]), 0.02)
+    triplet = batch_hard_triplet_loss(images, labels)
+    expected = [0.0, math.log(4), math.log(4), 0.0]
+    for loss, value in zip((sdm, text_to_image, image_to_text, triplet), expected, strict=True):
+        assert float(loss.detach()) == pytest.approx(value, abs=1e-5)
+    (sdm + text_to_image + image_to_text + triplet).backward()
+    assert images.grad.isfinite().all() and texts.grad.isfinite().all()
+
+
+def test_the_same_picture_four_times_has_a_finite_gradient() -> None:
+    """An identity with fewer than four pictures repeats some: a positive at distance zero."""
+    one = features(0, 2, 5).float()
+    images = one[[0, 0, 0, 0, 1, 1, 1, 1]].requires_grad_()
+    labels = torch.tensor([3, 3, 3, 3, 8, 8, 8, 8])
+    loss = batch_hard_triplet_loss(images, labels, margin=float((one[0] - one[1]).norm()) + 0.3)
+    assert float(loss.detach()) == pytest.approx(0.3, abs=1e-4)
+    loss.backward()
+    assert images.grad.isfinite().all() and images.grad.abs().sum() > 0

@@ -108,7 +108,7 @@ def test_people_are_linked_by_content_and_leaks_leave_training(cuhk: Path, marke
     audit = audit_of(tmp_path / "out")
     assert audit["links"] == {"CUHK-PEDES + Market-1501": {"exact": 1, "perceptual": 1}}
     expected = {"in_all_sets": 6, "unified": 4, "merged": 2, "dropped_from_training": 1, "dropped_from_validation": 1}
-    assert audit["people"] == {**expected, "dropped_from_pretraining": 0}
+    assert audit["people"] == {**expected, "dropped_from_pretraining": 0, "of_one_set_merged": 0}
     links = pd.read_parquet(tmp_path / "out" / "manifests" / "links.parquet")
     assert sorted(links["kind"]) == ["exact", "perceptual"] and (links["left"] < links["right"]).all()
 
@@ -226,6 +226,101 @@ def test_rows_of_one_picture_are_joined_or_the_conflict_is_named(tmp_path: Path)
     (root / "people.csv").write_text("\n".join(["path,pid,caption,split", *lines, "3.png,7,another,train"]))
     with pytest.raises(HplError, match="people.csv: line 5 and 8: the same picture '3.png' with person '1' and '7'"):
         build(tmp_path, tmp_path / "conflict", datasets=(source,))
+
+
+def test_rows_joined_keep_a_caption_that_their_own_record_repeats(cuhk: Path, tmp_path: Path) -> None:
+    records = json.loads((cuhk / "reid_raw.json").read_text())
+    records[0]["captions"] = ["Twice.", "Twice."]
+    (cuhk / "reid_raw.json").write_text(json.dumps([*records, {**records[0], "captions": ["Twice.", "New."]}]))
+    captions = build(tmp_path, tmp_path / "out", datasets=({**CUHK, "use": ["train"]},)).captions
+    assert captions.loc[captions["person"] == "1", "caption"].tolist() == ["A man, again.", "Twice.", "Twice.", "New."]
+
+
+def test_copies_inside_a_set_are_counted_also_when_another_set_has_the_picture(cuhk: Path, market: Path, tmp_path: Path) -> None:
+    source = market / "bounding_box_train" / "0002_c1s1_000451_03.jpg"
+    for copy in (market / "bounding_box_train" / "0007_c1s1_000453_01.jpg", cuhk / "imgs" / "cam_a" / "000_45.bmp"):
+        shutil.copy(source, copy)
+    tables = build(tmp_path, tmp_path / "out")
+    audit = audit_of(tmp_path / "out")
+    assert audit["datasets"]["Market-1501"]["duplicates"]["under_another_person"] == 1
+    assert audit["people"]["of_one_set_merged"] == 1  # 2 and 7 are one person now, through the caption set
+    assert tables.images.loc[tables.images["person"].isin(["0002", "0007"]), "pid"].nunique() == 1
+    assert audit["links"] == {"CUHK-PEDES + Market-1501": {"exact": 2, "perceptual": 0}}
+
+
+def test_what_cannot_be_scored_is_told_before_any_training(market: Path, tmp_path: Path) -> None:
+    shutil.rmtree(market / "query")
+    save(picture(7), market / "query" / "0009_c1s1_000001_00.jpg")
+    (market / "bounding_box_test" / "0001_c2s1_001052_00.jpg").unlink()
+    build(tmp_path, tmp_path / "fine", datasets=(MARKET,))  # queries without a match are counted by the evaluation
+    root = tmp_path / "people"
+    for person in range(8):
+        save(picture(10 * person), root / f"p{person}" / "0.png")
+    with pytest.raises(HplError, match="data set people: its test split of 2 pictures cannot be scored"):
+        build(
+            tmp_path,
+            tmp_path / "out",
+            datasets=({"format": "folders", "folder": "people", "use": ["train", "test"]},),
+            test_share=0.3,
+        )
+
+
+def test_captions_in_training_alone_leave_the_test_split_to_pictures(tmp_path: Path) -> None:
+    for split, person in (("train", "a"), ("train", "b"), ("test", "c")):
+        for number in range(2):
+            file = save(picture(10 * ord(person) + number), tmp_path / "people" / split / person / f"{number}.png")
+            if split == "train":
+                file.with_suffix(".txt").write_text("A person.")
+    tables = build(tmp_path, tmp_path / "out", datasets=({"format": "folders", "folder": "people", "use": ["train", "test"]},))
+    assert tables.serving("t2i", "train") == ["people"] and tables.serving("t2i", "test") == []
+    assert "the test split cannot be scored for t2i" in audit_of(tmp_path / "out")["datasets"]["people"]["notes"]
+
+
+def test_nobody_left_to_train_on_is_an_error(market: Path, tmp_path: Path) -> None:
+    sets = ({**MARKET, "use": ["train"]}, {**MARKET, "name": "again", "use": ["test"]})
+    for file in (market / "bounding_box_train").glob("*.jpg"):
+        shutil.copy(file, market / "query" / f"0100{file.name[4:]}")
+    with pytest.raises(HplError, match="no picture is left to train on"):
+        build(tmp_path, tmp_path / "out", datasets=sets)
+
+
+def test_a_pretraining_sets_own_test_people_are_not_learnt_from(cuhk: Path, market: Path, tmp_path: Path) -> None:
+    shutil.copy(cuhk / "imgs" / "test_query" / "p3.jpg", market / "bounding_box_train" / "0007_c1s1_000453_01.jpg")
+    images = build(tmp_path, tmp_path / "out", datasets=({**CUHK, "use": ["pretrain"]}, MARKET)).images
+    assert images.set_index("path").at["bounding_box_train/0007_c1s1_000453_01.jpg", "role"] == "dropped"
+    assert images.set_index("path")["role"].to_dict()["imgs/test_query/p3.jpg"] == "unused"
+
+
+def test_a_linked_folder_is_said_to_be_unseen_by_dvc(market: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(market)
+    build(tmp_path, tmp_path / "out", datasets=({**MARKET, "folder": "linked"},))
+    assert "DVC does not look behind it" in audit_of(tmp_path / "out")["datasets"]["linked"]["notes"][0]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".packed.npy", ".fingerprints.npy"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"", None], ids=["truncated", "empty", "missing"])
+def test_a_damaged_part_of_the_store_is_made_again(market: Path, tmp_path: Path, suffix: str, damage) -> None:
+    store = tmp_path / "store"
+    build(tmp_path, tmp_path / "out", datasets=(MARKET,), store=store)
+    (file,) = store.rglob(f"*{suffix}")
+    data = file.read_bytes()
+    file.unlink()
+    if damage:
+        file.write_bytes(damage(data))
+    build(tmp_path, tmp_path / "again", datasets=(MARKET,), store=store)
+    for name in ("images.parquet", "audit.json"):
+        assert (tmp_path / "out" / "manifests" / name).read_bytes() == (tmp_path / "again" / "manifests" / name).read_bytes()
+
+
+def test_a_full_disk_is_named_and_leaves_no_rest(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(stream: object, array: np.ndarray) -> None:
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(HplError, match="parquet: cannot be written .*No space left on device"):
+        build(tmp_path, tmp_path / "out", datasets=(MARKET,))
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
 
 
 def test_pictures_may_stay_in_their_files(market: Path, tmp_path: Path) -> None:

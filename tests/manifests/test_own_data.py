@@ -146,7 +146,7 @@ def test_a_bad_line_is_named(tmp_path: Path, row: str, message: str) -> None:
         ({"path": ["1.jpg", None]}, r"row 2: path None; expected the path of a picture"),
         ({"path": [b"1.jpg", b"2.jpg"]}, r"row 1: path b'1.jpg'; expected the path of a picture"),
         ({"split": ["train", None]}, r"row 2: split None; expected train"),
-        ({"caption": [1, 2]}, r"row 1: empty or broken caption 1"),
+        ({"caption": [1, 2]}, r"row 1: caption 1; expected one sentence"),
     ],
 )
 def test_a_bad_row_of_a_parquet_table_is_named(tmp_path: Path, columns: dict, message: str) -> None:
@@ -319,7 +319,6 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (root / "anna" / "loop").symlink_to(root)
     (root / "bob").symlink_to(elsewhere)
     (root / "circle").symlink_to(root)
-    (root / "self").symlink_to(root / "self")
     reading = read_folders(root)
     assert [record.path for record in reading.records] == ["anna/2.jpg", "anna/3.jpg", "bob/1.jpg"]
     assert "2 links to folders were not followed, such as anna/loop" in reading.notes
@@ -337,3 +336,32 @@ def test_any_file_is_read_ignored_or_named(tmp_path_factory, path: str, suffix: 
         assert str(root) in str(error)
     else:
         assert suffix in (".jpg", ".BMP") and "/" in path
+
+
+def test_people_one_folder_deeper_are_found(tmp_path: Path) -> None:
+    touch(tmp_path, "export/train/anna/1.jpg", "export/test/ben/2.jpg")
+    reading = read_folders(tmp_path)
+    assert [(record.person, record.split) for record in reading.records] == [("ben", "test"), ("anna", "train")]
+    assert "one folder deeper, in export/" in reading.notes[0]
+    lonely = touch(tmp_path / "lonely", "anna/1.jpg", "anna/day/2.jpg")
+    assert {record.person for record in read_folders(lonely).records} == {"anna"}
+
+
+def test_a_split_that_is_not_there_is_named_and_not_made_up(tmp_path: Path) -> None:
+    touch(tmp_path, "train/anna/1.jpg")
+    (tmp_path / "test").symlink_to("/nowhere/at/all")
+    with pytest.raises(HplError, match="test: a link to nothing"):
+        read_folders(tmp_path)
+    (tmp_path / "test").unlink()
+    (tmp_path / "test").mkdir()
+    with pytest.raises(HplError, match="test: no person's folder"):
+        read_folders(tmp_path)
+
+
+def test_a_column_that_is_nearly_known_and_other_separators_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,pid,captions\n1.jpg,a,b\n")
+    with pytest.raises(HplError, match="column 'captions'; did you mean caption"):
+        read_table(tmp_path)
+    (tmp_path / "a.csv").write_text("path;pid\n1.jpg;a\n")
+    with pytest.raises(HplError, match="cells are separated by commas"):
+        read_table(tmp_path)

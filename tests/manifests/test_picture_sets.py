@@ -77,9 +77,11 @@ def test_a_market_file_name_that_does_not_parse_is_named(market: Path, name: str
     (market / "query" / name).touch()
     with pytest.raises(HplError) as caught:
         read_market1501(market)
-    assert str(caught.value).startswith(f"{market / 'query' / name}: file name; expected the form 0002_c1s1_000451_03.jpg")
+    assert str(caught.value).startswith(
+        f"{market / 'query' / name}: the file name does not parse; expected the form 0002_c1s1_000451_03.jpg"
+    )
     (market / "bounding_box_test" / name).touch()
-    with pytest.raises(HplError, match="file name and 1 more; expected the form"):
+    with pytest.raises(HplError, match="does not parse and 1 more; expected the form"):
         read_market1501(market)
 
 

@@ -146,3 +146,8 @@ def test_another_seed_draws_other_pictures() -> None:
 def test_cameras_for_some_pictures_alone_are_refused() -> None:
     with pytest.raises(HplError, match=r"0001.jpg: camid is missing; expected camid for all pictures of the set, or for none"):
         choose_queries(table([("a", "test", "", 1), ("a", "train", "train", -1), ("b", "test", "", -1)]), 0)
+
+
+def test_one_person_more_moves_nobody_but_at_the_edge() -> None:
+    before, after = complete_splits(unsplit(50), 0.1, 0.3, 0), complete_splits(unsplit(51), 0.1, 0.3, 0)
+    assert len(people(before, "test") ^ people(after, "test")) <= 2

@@ -132,22 +132,6 @@ def test_stage_one_trains_what_it_should_and_keeps_r(cache: FeatureCache, clip: 
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in parts.state_dict().items())
 
 
-def test_stage_one_learning_rates_decay_by_epoch(cache: FeatureCache, clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-
-    class Adam(torch.optim.Adam):
-        def step(self, *arguments: object) -> None:
-            seen.append(tuple(group["lr"] for group in self.param_groups))
-            super().step(*arguments)
-
-    monkeypatch.setattr(torch.optim, "Adam", Adam)
-    construct_prompts(
-        cache, frozen_copy(TextTower(clip)), PROMPT, INVERSION, LOSS, options(inversion_lr=5e-5), 0, torch.device("cpu")
-    )
-    expected = [(5e-5 * 0.8**epoch, 0.02 * 0.8**epoch) for epoch in range(3) for _ in range(2)]
-    np.testing.assert_allclose(seen, expected)
-
-
 def test_gradients_of_stage_one_reach_networks_and_identity_tokens_alone(cache: FeatureCache, clip: CLIP) -> None:
     tower = frozen_copy(TextTower(clip))
     parts = PromptParts(PROMPT, INVERSION, tower, [5, 8, 9])

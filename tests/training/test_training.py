@@ -95,21 +95,6 @@ def test_without_task_routing_one_token_serves_both_tasks(clip: CLIP) -> None:
     sum(hpl(batch(), LOSS, BOTH).values()).backward()
 
 
-FROZEN = ("encoder.", "parts.identity_tokens", "i2i_neck.bias")
-
-
-def test_gradients_reach_towers_heads_and_networks_but_neither_prompt_tower_nor_identity_tokens(clip: CLIP) -> None:
-    hpl = make(clip)
-    groups = hpl.parameter_groups(1.0, train_inversion=True)
-    learning = {id(parameter) for group in groups for parameter in group["params"]}
-    sum(hpl(batch(), LOSS, BOTH).values()).backward()
-    for name, parameter in hpl.named_parameters():
-        frozen = name.startswith(FROZEN)
-        reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
-        assert (id(parameter) in learning) == (not frozen), name
-        assert reached == (not frozen), name
-
-
 def test_inversion_networks_stand_still_if_asked_but_still_carry_gradients(clip: CLIP) -> None:
     hpl = make(clip)
     hpl.parameter_groups(1.0, train_inversion=False)
@@ -174,7 +159,7 @@ def test_steps_depend_on_seed_and_epoch_alone() -> None:
     assert not np.array_equal(first[0].image_ids, steps(epoch=2)[0].image_ids)
 
 
-def test_identities_with_few_pictures_repeat_and_few_identities_make_a_smaller_batch() -> None:
+def test_few_identities_make_a_smaller_batch() -> None:
     pids = np.array([1, 1, 2])
     (only,) = identity_batches(pids, 1, 16, 4, 0, 1)
     assert len(only) == 8 and sorted(pids[only]) == [1] * 4 + [2] * 4
