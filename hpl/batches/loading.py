@@ -1,7 +1,7 @@
 """Steps of training as tensors: pictures from packed arrays or from files, whole batches at a time, in worker processes if asked.
 
-Packed is the faster, so what is trained on is packed where it may be: one core makes ready 4,400 pictures of 384 x 128 a second,
-2,300 from files of 64 x 128, and 530 by Pillow and torchvision (benchmarks/loading.py).
+Packed is the faster, so what is trained on is packed unless preprocess.pack_pictures is false: one core makes ready 4,100 pictures of
+384 x 128 a second, 1,000 from files of 64 x 128, and 480 by Pillow and torchvision (benchmarks/loading.py).
 """
 
 from collections.abc import Callable, Iterator
