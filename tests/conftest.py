@@ -17,6 +17,8 @@ TINY = {
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2},
 }
 
+torch.set_num_threads(1)  # two are several times slower on a machine that is busy
+
 
 @pytest.fixture
 def clip() -> CLIP:

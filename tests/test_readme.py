@@ -31,7 +31,7 @@ def test_the_bundled_set_tells_methods_apart() -> None:
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
-        assert ((ROOT / page).parent / target).exists(), target
+        assert target.startswith("https://") or ((ROOT / page).parent / target).exists(), target
 
 
 def test_its_switches_exist() -> None:

@@ -1,0 +1,182 @@
+"""What a stage II step costs, and where the time goes: samples a second, memory, arithmetic, and each loss's share.
+
+    python benchmarks/train_step.py --profile bundled
+    python benchmarks/train_step.py --profile paper-cuhk-market --device cuda
+    python benchmarks/train_step.py --profile paper-cuhk-market --batch 8 --threads 2
+
+Random weights at the profile's shapes (nothing is downloaded), random pictures, captions of 15 to 60 tokens, 1,000 identities unless said otherwise.
+`plain` is the same model in fp32 with torch's default Adam and every caption padded to the context length; `ours` is the step as stage II
+takes it (fused Adam, captions cut at the longest of the batch), `ours, bf16` the same under autocast. The three alternate in one run, and a
+figure is the median. Arithmetic is counted by torch's own counter over forward and backward; the device's matmul rate is the best of three square
+products in the same run. A loss's share is its forward and backward to the features, by itself.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.stage_one import clip_of
+from hpl.backbones.device import prepare_device
+from hpl.backbones.towers import TextTower, frozen_copy
+from hpl.batches.loading import Batch
+from hpl.config import load_params
+from hpl.losses.alignment import instance_alignment_losses, prompt_regularisation_loss
+from hpl.losses.contrast import identity_prompt_loss
+from hpl.losses.identity import i2i_identity_loss, t2i_identity_loss
+from hpl.losses.sdm import similarity_distribution_loss
+from hpl.losses.triplet import batch_hard_triplet_loss
+from hpl.prompts.parts import PromptParts
+from hpl.training.model import HPL
+
+END = 49407  # CLIP's end-of-text
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Multiply-adds counted as two operations, a second, of a square product."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(4):
+        start = clock(device)
+        left @ right
+        best = min(best, clock(device) - start)
+    return 2 * size**3 / best
+
+
+def make_batch(count: int, people: int, size: tuple[int, int, int], padded: bool, device: torch.device) -> Batch:
+    height, width, context = size
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2 * count, 3, height, width, generator=generator)
+    lengths = torch.randint(15, min(60, context), (count,), generator=generator)
+    if padded:
+        lengths[0] = context
+    tokens = torch.randint(1, 49000, (count, context), generator=generator)
+    tokens[torch.arange(context)[None] >= lengths[:, None]] = 0
+    tokens[torch.arange(count), lengths - 1] = END
+    pairs = torch.randint(0, people, (count,), generator=generator)
+    pictures = torch.randint(0, people, (-(-count // 4),), generator=generator).repeat_interleave(4)[:count]
+    return Batch(images, tokens, torch.cat([pairs, pictures]), count).to(device)
+
+
+def loss_shares(hpl: HPL, batch: Batch, params, device: torch.device) -> dict[str, float]:
+    """Milliseconds of each loss, from features to the gradient of the features."""
+    loss, count = params.loss, batch.num_captioned
+    width = hpl.t2i_classifier.in_features
+    people, tokens = hpl.t2i_classifier.out_features, params.prompt
+
+    def features(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device, requires_grad=True)
+
+    image_t2i, text, image_i2i = features(count, width), features(count, width), features(len(batch.labels_B), width)
+    prompts = features(count, width), features(count, width)
+    pseudo = [features(count, tokens.instance_tokens, hpl.texts.width) for _ in range(2)]
+    table, labels = torch.randn(people, width, device=device), batch.labels_B
+    terms: dict[str, Callable[[], Tensor]] = {
+        "sdm": lambda: similarity_distribution_loss(image_t2i, text, labels[:count], loss.sdm_temperature),
+        "id_t2i": lambda: t2i_identity_loss(hpl.t2i_classifier(image_t2i), hpl.t2i_classifier(text), labels[:count]),
+        "tri": lambda: batch_hard_triplet_loss(image_i2i, labels, loss.triplet_margin),
+        "id_i2i": lambda: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(image_i2i)), labels, loss.label_smoothing),
+        "cic": lambda: identity_prompt_loss(image_i2i, table, labels, loss.prompt_temperature),
+        "tgps + vgps": lambda: sum(instance_alignment_losses(*prompts, image_t2i, text, loss.normalize_features)),
+        "cmpr": lambda: prompt_regularisation_loss(*pseudo),
+    }
+    times = {}
+    for name, term in terms.items():
+        seconds = []
+        for _ in range(6):
+            start = clock(device)
+            term().backward()
+            seconds.append(clock(device) - start)
+        times[name] = 1000 * statistics.median(seconds[1:])
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="bundled")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--batch", type=int, help="pairs, and as many pictures; the profile's by default")
+    parser.add_argument("--people", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=8)
+    options = parser.parse_args()
+    params = load_params(Path(__file__).parent.parent / "params.yaml", [f"profile={options.profile}"])
+    profile = params.active
+    device = prepare_device(options.device, options.threads or params.num_threads, 0)
+    count = options.batch or profile.train.t2i_batch
+    clip = clip_of(params)
+    parts = PromptParts(params.prompt, profile.inversion, frozen_copy(TextTower(clip)), list(range(options.people)))
+    hpl = HPL(clip, params.model, options.people, parts, 0).to(device).train()
+    groups = hpl.parameter_groups(1.0, profile.train.train_inversion)
+    size = profile.input.height, profile.input.width, profile.input.context_length
+    cut, padded = (make_batch(count, options.people, size, full, device) for full in (False, True))
+
+    def step(batch: Batch, optimizer: torch.optim.Optimizer, amp: bool) -> None:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
+            total = sum(hpl(batch, params.loss, params.tasks).values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+
+    plain = torch.optim.Adam(groups, lr=1e-6)
+    fused = torch.optim.Adam(hpl.parameter_groups(1.0, profile.train.train_inversion), lr=1e-6, fused=True)
+    ways = {
+        "plain fp32": lambda: step(padded, plain, False),
+        "ours, fp32": lambda: step(cut, fused, False),
+        "ours, bf16": lambda: step(cut, fused, True),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    memory = {}
+    for number in range(options.steps + 1):
+        for name, way in ways.items():
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            start = clock(device)
+            way()
+            if number:
+                seconds[name].append(clock(device) - start)
+            if device.type == "cuda":
+                memory[name] = torch.cuda.max_memory_allocated(device) / 2**30
+    with FlopCounterMode(display=False) as counter:
+        sum(hpl(cut, params.loss, params.tasks).values()).backward()
+    flops = counter.get_total_flops()
+    rates = {dtype: max(matmul_rate(device, dtype) for _ in range(3)) for dtype in (torch.float32, torch.bfloat16)}
+    print(
+        f"{options.profile}, {count} pairs + {count} pictures of {size[0]} x {size[1]}, {device}, {torch.get_num_threads()} threads"
+    )
+    print(f"{flops / 2 / count / 1e9:.2f} GFLOP a sample; matmul {rates[torch.float32] / 1e9:.0f} GFLOP/s in fp32,", end=" ")
+    print(f"{rates[torch.bfloat16] / 1e9:.0f} in bf16")
+    reference = statistics.median(seconds["plain fp32"])
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        rate = rates[torch.bfloat16 if "bf16" in name else torch.float32]
+        peak = f", {memory[name]:.2f} GiB" if memory else ""
+        print(
+            f"  {name:12s}{median * 1000:9.1f} ms{2 * count / median:9.1f} samples/s{reference / median:7.2f} x plain, "
+            f"{100 * flops / median / rate:5.1f} % of the matmul rate{peak}"
+        )
+    if not memory:
+        print(f"  peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    times = loss_shares(hpl, cut, params, device)
+    median = 1000 * statistics.median(seconds["ours, fp32"])
+    print(
+        "losses, of the fp32 step: "
+        + ", ".join(f"{name} {value:.2f} ms ({100 * value / median:.1f} %)" for name, value in times.items())
+    )
+
+
+if __name__ == "__main__":
+    main()
