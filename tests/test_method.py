@@ -84,8 +84,6 @@ def test_a_functions_docstring_gives_the_number_of_its_equation(row: list[str]) 
     for name, path in LINK.findall(row[2]):
         found = located(name, path)
         named = equations_named(found.__doc__)
-        if isinstance(found, type):  # a class may leave it to the first line of its file
-            named |= equations_named(importlib.import_module(found.__module__).__doc__.splitlines()[0])
         assert int(row[0]) in named, f"{name}: {found.__doc__}"
 
 

@@ -88,7 +88,7 @@ class TextTower(nn.Module):
         F_t after a caption's own end hold noise.
         """
         ends_B = end_positions(token_ids_BL)
-        token_ids_BL = token_ids_BL[:, : int(ends_B.max()) + 1]
+        token_ids_BL = token_ids_BL[:, : int(ends_B.max()) + 1 if len(ends_B) else 1]
         return self.encode(self.token_embedding(token_ids_BL)), ends_B
 
     def encode(self, embeddings_BLW: Tensor) -> Tensor:

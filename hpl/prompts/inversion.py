@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class InversionNetwork(nn.Module):
-    """K learnable queries are prepended to the input; after the pre-norm ViT blocks a linear map takes them to width W (Decision)."""
+    """I_v or I_t (eq. 4): K learnable queries are prepended to the input; after the pre-norm ViT blocks a linear map takes them to width W (Decision)."""
 
     def __init__(
         self, *, input_width: int, output_width: int, num_tokens: int, num_layers: int, num_heads: int, output_scale: float
