@@ -271,6 +271,7 @@ class Params(Section):
     profile: str
     seed: Seed
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    num_processes: Count
     num_threads: Annotated[int, Field(ge=1, le=256)]
     num_workers: Count
     checkpoint_seconds: NonNegative

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from hpl.backbones.device import prepare_device
+from hpl.backbones.distributed import rank, run_processes
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.trained import load_trained
 from hpl.backbones.weights import load_backbone
@@ -27,6 +28,8 @@ def main() -> None:
         zero_shot, _ = evaluate_towers(ImageTower(clip, task_routing=False), TextTower(clip), *settings, name="zero-shot")
         images, texts, _ = load_trained(trained)
         figures, ranks = evaluate_towers(images, texts, *settings, name="trained")
+        if rank():
+            return  # the first process compares and writes
         floors = evaluate_histograms(tables, profile.input)
 
         with output_folder(evaluation) as folder:
@@ -38,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(lambda: run_processes(main, load_params().num_processes))

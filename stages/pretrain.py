@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from hpl.backbones.device import prepare_device
+from hpl.backbones.distributed import rank, run_processes
 from hpl.backbones.weights import create_backbone_with_account, save_backbone
 from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
@@ -18,16 +19,28 @@ def main() -> None:
     profile = params.active
     device = prepare_device(params.device, params.num_threads, params.seed)
     model, config, account = create_backbone_with_account(profile.backbone, profile.input)
-    print("backbone:", "\n  ".join(account.lines()), file=sys.stderr)
+    if not rank():
+        print("backbone:", "\n  ".join(account.lines()), file=sys.stderr)
     given = [Path(profile.backbone.weights)] if profile.backbone.source == "open_clip" else []
     inputs = [manifests, packed, *(file for file in given if file.is_file())]
-    key = work_key(inputs, profile.backbone, profile.pretrain, profile.input, params.seed, str(device), params.num_threads)
+    choices = (
+        profile.backbone,
+        profile.pretrain,
+        profile.input,
+        params.seed,
+        str(device),
+        params.num_threads,
+        params.num_processes,
+    )
+    key = work_key(inputs, *choices)
     with Checkpoint(kept_folder("pretrain") / key, params.checkpoint_seconds) as checkpoint:
         curves = pretrain(model, Manifests(manifests), packed, profile.pretrain, profile.input, params.seed, device, checkpoint)
+        if rank():
+            return  # the first process writes
         with output_folder(backbone) as folder:
             save_backbone(folder, model, config, account)
         curves.write(curve)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(lambda: run_processes(main, load_params().num_processes))

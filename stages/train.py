@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from hpl.backbones.device import prepare_device
+from hpl.backbones.distributed import rank, run_processes
 from hpl.backbones.towers import TextTower
 from hpl.backbones.trained import save_trained
 from hpl.backbones.weights import load_backbone
@@ -14,7 +15,15 @@ from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import load_parts
 from hpl.training.train import train
 
-DECLARED = {"seed", "device", "num_threads", "tasks", "model", "prompt", "loss"}  # what dvc.yaml says this stage depends on
+DECLARED = {
+    "seed",
+    "device",
+    "num_threads",
+    "tasks",
+    "model",
+    "prompt",
+    "loss",
+}  # with num_processes, what dvc.yaml says this stage depends on
 
 
 def main() -> None:
@@ -25,7 +34,8 @@ def main() -> None:
     clip, config = load_backbone(backbone)
     parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if params.prompt.enabled else None
     chosen = params.model_dump(include=DECLARED)
-    key = work_key([manifests, packed, backbone, prompts], chosen, profile.train, profile.inversion, profile.input, str(device))
+    choices = chosen, profile.train, profile.inversion, profile.input, str(device), params.num_processes
+    key = work_key([manifests, packed, backbone, prompts], *choices)
     with Checkpoint(kept_folder("train") / key, params.checkpoint_seconds) as checkpoint:
         model, curves = train(
             clip,
@@ -43,10 +53,12 @@ def main() -> None:
         )
         description = {"clip": config, "task_routing": params.model.task_routing, "selection": "last epoch"}
         description |= {"params": chosen, "train": profile.train.model_dump()}
+        if rank():
+            return  # the first process writes
         with output_folder(trained) as folder:
             save_trained(folder, model.images, model.texts, description)
         curves.write(curve)
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(lambda: run_processes(main, load_params().num_processes))

@@ -2,17 +2,31 @@
 
 import torch
 
+from hpl.backbones.distributed import local_rank, world_size
 from hpl.files import HplError
 
 
 def prepare_device(device: str, num_threads: int, seed: int) -> torch.device:
-    """Resolve `auto`, set the CPU threads, ask for deterministic kernels and seed torch. HplError if there is no such device."""
+    """Resolve `auto`, set the CPU threads, ask for deterministic kernels and seed torch. HplError if there is no such device.
+
+    Each of several processes has the GPU of its own number, which torch then calls `cuda` there.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
         count = torch.cuda.device_count()
         if int(device.partition(":")[2] or 0) >= count:
             raise HplError(f"device = {device!r}: torch sees {count} CUDA devices; expected auto, cpu or a device that exists")
+        if world_size() > 1:
+            if ":" in device:
+                raise HplError(
+                    f"device = {device!r} with {world_size()} processes; expected auto or cuda: each takes its own GPU"
+                )
+            if local_rank() >= count:
+                raise HplError(
+                    f"process {local_rank()} of this machine finds {count} CUDA devices; expected one for each process"
+                )
+            torch.cuda.set_device(local_rank())
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(seed)

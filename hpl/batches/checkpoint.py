@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
+from hpl.backbones.distributed import check_agreement, rank
 from hpl.files import HplError
 
 BLOCK = 1 << 24  # bytes read at a time
@@ -49,7 +50,10 @@ def work_key(inputs: Iterable[Path], *parameters: object) -> str:
 
 
 class Checkpoint:
-    """The kept state of one run of one stage; a context manager that holds a lock and, if its body succeeds, deletes the state."""
+    """The kept state of one run of one stage; a context manager that holds a lock and, if its body succeeds, deletes the state.
+
+    Of several processes the first holds the lock, saves and deletes; all load, and each keeps the blocks that it computes.
+    """
 
     def __init__(self, folder: Path, seconds: float) -> None:
         """`seconds` are the least time between two saves."""
@@ -59,6 +63,9 @@ class Checkpoint:
 
     def __enter__(self) -> "Checkpoint":
         self.folder.mkdir(parents=True, exist_ok=True)
+        if rank():
+            check_agreement(str(self.folder), [])  # waits until the first is done here
+            return self
         self.lock = open(self.folder / "lock", "w")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,26 +74,31 @@ class Checkpoint:
             raise HplError(f"{self.folder}: the same run is going on in another process; stop that one or wait for it") from None
         for file in self.folder.glob("*.partial"):
             file.unlink()
+        check_agreement(str(self.folder), [])
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if rank():
+            return
         if kind is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.close()
 
     def load(self, **parts: Stateful) -> tuple[int, int]:
         """Bring the parts to the last saved state. Returns epoch and steps done in it; (1, 0) if nothing was saved."""
-        if not self.file.is_file():
+        state = torch.load(self.file, map_location="cpu", weights_only=True) if self.file.is_file() else None
+        check_agreement(str(self.file), [torch.tensor([state["epoch"], state["step"]] if state else [1, 0])])
+        if state is None:
             return 1, 0
-        state = torch.load(self.file, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        print(f"going on from {self.file}: epoch {state['epoch']}, step {state['step']}", file=sys.stderr)
+        if not rank():
+            print(f"going on from {self.file}: epoch {state['epoch']}, step {state['step']}", file=sys.stderr)
         return state["epoch"], state["step"]
 
     def save(self, epoch: int, step: int, **parts: Stateful) -> None:
         """Keep the state after `step` steps of an epoch, if it is time."""
-        if time.monotonic() - self.saved >= self.seconds:
+        if not rank() and time.monotonic() - self.saved >= self.seconds:
             state = {"epoch": epoch, "step": step, **{name: part.state_dict() for name, part in parts.items()}}
             self._write(self.file, lambda file: torch.save(state, file))
             self.saved = time.monotonic()

@@ -1,4 +1,8 @@
-"""Pictures and captions -> features, for evaluation: in batches, without gradients."""
+"""Pictures and captions -> features, for evaluation: in batches, without gradients.
+
+Several processes share the batches, not the rows within them, so that features have the same bits for any number of processes; each of
+them gets all features.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from hpl.backbones.distributed import gather_rows, rank, share, world_size
 from hpl.backbones.towers import ImageTower, TextTower, at_end
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.text import tokenize
@@ -30,7 +35,8 @@ def extract_image_features(
         images = torch.from_numpy(read_pictures(files[start : start + batch_size], *size))
         return tower(normalise(images.to(device)))[:, :2].float().cpu()
 
-    both = _in_batches(encode, len(files), batch_size, "pictures", checkpoint)
+    shape = 2, tower.visual.proj.shape[1]
+    both = _in_batches(encode, len(files), batch_size, shape, "pictures", checkpoint)
     return both[:, 0].contiguous(), both[:, 1].contiguous()
 
 
@@ -50,13 +56,19 @@ def extract_text_features(
         tokens = tokenize(captions[start : start + batch_size], context_length)
         return at_end(*tower(tokens.to(device))).float().cpu()
 
-    return _in_batches(encode, len(captions), batch_size, "captions", checkpoint)
+    shape = tower.text_projection.shape[1:]
+    return _in_batches(encode, len(captions), batch_size, shape, "captions", checkpoint)
 
 
-def _in_batches(encode: Callable[[int], Tensor], count: int, batch_size: int, what: str, checkpoint: Checkpoint) -> Tensor:
-    parts = []
-    with tqdm(total=count, desc=f"encode {what}", unit=what) as progress:
-        for start in range(0, count, batch_size):
+def _in_batches(
+    encode: Callable[[int], Tensor], count: int, batch_size: int, shape: Sequence[int], what: str, checkpoint: Checkpoint
+) -> Tensor:
+    starts = range(0, count, batch_size)
+    shares = [starts[share(len(starts), number, world_size())] for number in range(world_size())]
+    counts = [sum(min(batch_size, count - start) for start in each) for each in shares]
+    parts = [torch.zeros(0, *shape)]
+    with tqdm(total=counts[rank()], desc=f"encode {what}", unit=what, disable=rank() > 0) as progress:
+        for start in shares[rank()]:
             parts.append(torch.from_numpy(checkpoint.block(f"{what}-{start}", lambda start=start: encode(start).numpy())))
             progress.update(len(parts[-1]))
-    return torch.cat(parts)
+    return gather_rows(torch.cat(parts), counts)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from hpl.backbones.distributed import rank, share, share_of_parts, world_size
 from hpl.batches.text import tokenize
 from hpl.batches.transforms import augment, normalise
 from hpl.config import Input
@@ -72,10 +73,13 @@ class TrainingPictures:
 
 @dataclass(frozen=True)
 class Batch:
-    """B pictures, the first B_t of which have a caption."""
+    """B pictures, the first B_t of which have a caption.
+
+    Of several processes each has its share of the pictures, captioned ones first, and of the captions; labels and B_t are of the whole.
+    """
 
     images_B3HW: Tensor  # float32, normalised; uint8 as a worker hands it over, a quarter of the bytes
-    token_ids_TL: Tensor  # int64, the captions of the first B_t pictures
+    token_ids_TL: Tensor  # int64, the captions of the captioned pictures
     labels_B: Tensor  # int64, index of the training identity
     num_captioned: int  # B_t
 
@@ -100,11 +104,16 @@ class Step:
     labels: np.ndarray
     seed: int
 
+    @property
+    def parts(self) -> tuple[int, int]:
+        """Number of captioned pictures and of the others."""
+        return len(self.caption_rows), len(self.image_ids) - len(self.caption_rows)
+
 
 class StepDataset(Dataset):
-    """Item i is the whole batch of step i, augmented, its captions tokenised.
+    """Item i is the batch of step i, augmented, its captions tokenised: all of it, or the share of this one of several processes.
 
-    It depends on the step alone, so any number of workers gives the same.
+    It depends on the step alone, so any number of workers gives the same, and the shares of all processes are the batch of one.
     """
 
     def __init__(
@@ -116,17 +125,26 @@ class StepDataset(Dataset):
         pad: int,
         erase_probability: float,
     ) -> None:
-        """`captions` is the column of sentences that Step.caption_rows count."""
+        """`captions` is the column of sentences that Step.caption_rows count. HplError if a process would be left without a row."""
         self.pictures, self.captions, self.context_length = pictures, captions, context_length
         self.steps, self.pad, self.erase_probability = steps, pad, erase_probability
+        self.process = rank(), world_size()  # read here: a loader's worker belongs to no process group
+        fewest = min((part for step in steps for part in step.parts if part), default=world_size())
+        if fewest < world_size():
+            raise HplError(
+                f"num_processes = {world_size()}, but a step has only {fewest} captions, or pictures without one; expected at least as many"
+            )
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def __getitem__(self, index: int) -> Batch:
         step = self.steps[index]
-        images = augment(self.pictures.read(step.image_ids), self.pad, self.erase_probability, step.seed)
-        tokens = tokenize(self.captions.iloc[step.caption_rows], self.context_length)
+        rows = share_of_parts(step.parts, *self.process)
+        pictures = self.pictures.read(step.image_ids[rows.numpy()])
+        images = augment(pictures, self.pad, self.erase_probability, step.seed, rows, len(step.image_ids))
+        captions = step.caption_rows[share(len(step.caption_rows), *self.process)]
+        tokens = tokenize(self.captions.iloc[captions], self.context_length)
         return Batch(images, tokens, torch.from_numpy(step.labels), len(step.caption_rows))
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from hpl.backbones.distributed import rank
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.extract import extract_image_features, extract_text_features
@@ -91,6 +92,8 @@ def evaluate_towers(
 
     Args:
         name: of the model, by which the checkpoint keeps its features.
+
+    Several processes share the encoding; the first alone computes figures, the others return none.
     """
     images.to(device), texts.to(device)
     figures: dict[str, dict[str, dict]] = {}
@@ -99,14 +102,18 @@ def evaluate_towers(
         shape = (size.height, size.width)
         kept = checkpoint.within(f"{name}-{test.name}")
         both = extract_image_features(images, tables.files(test.images), shape, options.batch_size, device, kept)
+        if "t2i" in test.tasks:
+            captions = extract_text_features(
+                texts, test.parts("t2i")[0]["caption"], size.context_length, options.batch_size, device, kept
+            )
+        if rank():
+            continue
         row_of = pd.Series(np.arange(len(test.images)), index=test.images["image_id"])
         for task in test.tasks:
             queries, gallery = test.parts(task)
             found = both[task == "i2i"].numpy()[row_of[gallery["image_id"]]]
             if task == "t2i":
-                asked = extract_text_features(
-                    texts, queries["caption"], size.context_length, options.batch_size, device, kept
-                ).numpy()
+                asked = captions.numpy()
                 scores = evaluate_t2i(asked, found, queries, gallery)
             else:
                 asked = both[1].numpy()[row_of[queries["image_id"]]]

@@ -28,21 +28,26 @@ def normalise(images_B3HW: Tensor) -> Tensor:
     return out_B3HW
 
 
-def augment(images_B3HW: Tensor, pad: int, erase_probability: float, seed: int) -> Tensor:
+def augment(
+    images_B3HW: Tensor, pad: int, erase_probability: float, seed: int, rows: Tensor | None = None, total: int = 0
+) -> Tensor:
     """Flip, pad and crop, and erase each picture by itself (Bag of Tricks, IRRA). uint8 to uint8; random by `seed` alone.
 
     Half the pictures are flipped; each is cut anew from itself with a border of `pad` pixels, less than both its sides; with
     `erase_probability` a rectangle as torchvision's RandomErasing draws it (ERASE_AREA, ERASE_RATIO) is erased. Border and
     rectangle take CLIP's mean colour. On the CPU.
 
+    `rows` says that the pictures are these of a batch of `total`: each comes out as it would among all of them.
+
     Not torchvision's v2 transforms: on a batch these draw one set of parameters for all its pictures, and picture by picture they
     take about four times as long as this (128 pictures of 384 x 128, one core).
     """
     count, _, height, width = images_B3HW.shape
+    rows, total = (torch.arange(count), count) if rows is None else (rows, total)
     generator = torch.Generator().manual_seed(seed)
-    flips = (torch.rand(count, generator=generator) < 0.5).tolist()
-    moves = torch.randint(-pad, pad + 1, (count, 2), generator=generator).tolist()
-    rectangles = _rectangles(count, height, width, erase_probability, generator).tolist()
+    flips = (torch.rand(total, generator=generator) < 0.5)[rows].tolist()
+    moves = torch.randint(-pad, pad + 1, (total, 2), generator=generator)[rows].tolist()
+    rectangles = _rectangles(total, height, width, erase_probability, generator)[rows].tolist()
     fill_311 = torch.tensor(FILL, dtype=torch.uint8)[:, None, None]
     out_B3HW = fill_311.expand(3, height, width).repeat(count, 1, 1, 1)
     for out, image, flip, (y, x), (top, left, bottom, right) in zip(out_B3HW, images_B3HW, flips, moves, rectangles, strict=True):

@@ -8,6 +8,7 @@ from open_clip import ClipLoss
 from open_clip.model import CLIP
 from tqdm import tqdm
 
+from hpl.backbones.distributed import average_gradients, check_agreement, gather_shares, rank
 from hpl.backbones.towers import ImageTower, TextTower, at_end
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.curves import Curves, check_finite
@@ -67,17 +68,20 @@ def pretrain(
         ]
         pairs = StepDataset(reader, captions["caption"], size.context_length, steps[done:], PAD, ERASE)
         loader = load_steps(pairs, options.loader_workers, device)
-        progress = tqdm(loader, initial=done, total=len(steps), desc=f"pretrain {epoch}/{options.epochs}", unit="steps")
+        title = f"pretrain {epoch}/{options.epochs}"
+        progress = tqdm(loader, initial=done, total=len(steps), desc=title, unit="steps", disable=rank() > 0)
         for number, batch in enumerate(progress, start=done):
             lr = warmup_cosine(epoch - 1 + number / len(steps), options.epochs, options.warmup_epochs, 0.0, options.lr)
             for group in optimizer.param_groups:
                 group["lr"] = lr
             image_features = torch.nn.functional.normalize(images(batch.images_B3HW)[:, 0], dim=-1)
             text_features = torch.nn.functional.normalize(at_end(*texts(batch.token_ids_TL)), dim=-1)
-            loss = contrast(image_features, text_features, model.logit_scale.exp())
+            pairs_of_all = (gather_shares(features, batch.num_captioned) for features in (image_features, text_features))
+            loss = contrast(*pairs_of_all, model.logit_scale.exp())
             numbers = check_finite({"contrast": loss}, f"pretrain, epoch {epoch}, step {number + 1}")
             optimizer.zero_grad()
             loss.backward()
+            average_gradients(model.parameters())
             optimizer.step()
             with torch.no_grad():
                 model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
@@ -85,6 +89,7 @@ def pretrain(
             progress.set_postfix(contrast=f"{numbers['contrast']:.3f}", refresh=False)
             if number + 1 < len(steps):
                 checkpoint.save(epoch, number + 1, **kept)
+        check_agreement(f"pretrain, epoch {epoch}", model.parameters())
         curves.end_epoch(epoch)
         checkpoint.save(epoch + 1, 0, **kept)
         done = 0

@@ -7,6 +7,7 @@ import torch
 from open_clip.model import CLIP
 from tqdm import tqdm
 
+from hpl.backbones.distributed import average_gradients, check_agreement, rank
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.curves import Curves, check_finite
 from hpl.batches.loading import Step, StepDataset, TrainingPictures, load_steps
@@ -62,7 +63,9 @@ def train(
             reader, captions["caption"], size.context_length, steps[done:], options.pad, options.erase_probability
         )
         loader = load_steps(batches, options.loader_workers, device)
-        progress = tqdm(loader, initial=done, total=len(steps), desc=f"train {epoch}/{options.epochs}", unit="steps")
+        progress = tqdm(
+            loader, initial=done, total=len(steps), desc=f"train {epoch}/{options.epochs}", unit="steps", disable=rank() > 0
+        )
         for number, batch in enumerate(progress, start=done):
             time = epoch - 1 + number / len(steps)
             lr = warmup_cosine(time, options.epochs, options.warmup_epochs, options.start_lr, options.peak_lr)
@@ -74,11 +77,13 @@ def train(
             total = sum(losses.values())
             optimizer.zero_grad()
             total.backward()
+            average_gradients(hpl.parameters())
             optimizer.step()
             curves.add({**losses, "total": total})
             progress.set_postfix({name: f"{value:.2f}" for name, value in numbers.items()}, refresh=False)
             if number + 1 < len(steps):
                 checkpoint.save(epoch, number + 1, **kept)
+        check_agreement(f"train, epoch {epoch}", hpl.parameters())
         curves.end_epoch(epoch, lr=lr)
         checkpoint.save(epoch + 1, 0, **kept)
         done = 0

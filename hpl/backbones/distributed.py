@@ -1,0 +1,221 @@
+"""Several processes as one: who takes which rows, how features and gradients come together, and how the processes start and end.
+
+Without a process group there is one process, and every function here hands back what it was given.
+
+Why gradients are those of one process. Each of W processes runs the towers over its own rows; `gather_shares` puts the features of all rows
+before every process, which computes the losses of the whole batch. Its backward keeps the gradient of the own rows and multiplies it by W;
+`average_gradients` then takes the mean over processes. For a parameter with the gradient `own_r` through process r's rows and `direct`
+through what all compute alike (classifiers, neck, logit scale) that is mean_r(W * own_r + direct) = sum_r own_r + direct, the gradient of
+the whole batch, whichever way or ways a parameter takes part. Cost: the losses are computed W times over, which is little beside the
+towers; and the mean is one all-reduce after the backward, not hidden behind it.
+"""
+
+import multiprocessing
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
+
+from hpl.files import HplError, write_text
+
+TIMEOUT = timedelta(
+    minutes=30
+)  # a process that waits longer for the others ends the run; the first may be computing metrics meanwhile
+BUCKET = 1 << 24  # numbers in one all-reduce
+TOLD_LIMIT = 20_000  # characters kept of a traceback
+LAUNCHER = "HPL_LAUNCHER"  # environment variable: the command that starts a stage on several machines
+
+
+def rank() -> int:
+    """Number of this process, from 0. The first one writes outputs."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_rank() -> int:
+    """Number of this process on its machine: that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))) if world_size() > 1 else 0
+
+
+def share(count: int, number: int, processes: int) -> slice:
+    """The rows of `count` that process `number` takes: contiguous, in order of processes, their numbers at most one apart."""
+    return slice(count * number // processes, count * (number + 1) // processes)
+
+
+def gather_rows(own: Tensor, counts: list[int]) -> Tensor:
+    """Rows of all processes one after the other, on every process, without gradients; process r has counts[r] rows, which may be none."""
+    if world_size() == 1:
+        return own
+    padded = own.new_zeros(max(counts), *own.shape[1:])
+    padded[: len(own)] = own
+    sent = padded.flatten().view(torch.uint8)  # bytes: any dtype, on any backend
+    received = [torch.empty_like(sent) for _ in counts]
+    dist.all_gather(received, sent)
+    parts = [part.view(own.dtype).view(padded.shape)[:count] for part, count in zip(received, counts, strict=True)]
+    return torch.cat(parts)
+
+
+def gather_shares(own: Tensor, *counts: int) -> Tensor:
+    """The rows of the whole batch on every process, in the batch's order, with gradients for `average_gradients`.
+
+    Args:
+        own: rows of this process: its share of each part, one part after the other.
+        counts: rows of each part of the whole.
+    """
+    if world_size() == 1 or not sum(counts):
+        return own
+    return _GatherShares.apply(own, counts)
+
+
+class _GatherShares(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, own: Tensor, counts: tuple[int, ...]) -> Tensor:
+        rows = [share_of_parts(counts, number, world_size()) for number in range(world_size())]
+        ctx.own_rows = rows[rank()].to(own.device)
+        return gather_rows(own, [len(each) for each in rows])[torch.cat(rows).argsort().to(own.device)]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient[ctx.own_rows] * world_size(), None
+
+
+def share_of_parts(counts: Iterable[int], number: int, processes: int) -> Tensor:
+    """Rows of the whole batch that a process takes: its share of each part. int64."""
+    rows, start = [], 0
+    for count in counts:
+        own = share(count, number, processes)
+        rows.append(torch.arange(start + own.start, start + own.stop))
+        start += count
+    return torch.cat(rows)
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the processes, the same bits on all of them."""
+    if world_size() == 1:
+        return
+    for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
+        flat = torch.cat([gradient.flatten() for gradient in bucket])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        for gradient, mean in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
+    bucket, size = [], 0
+    for gradient in gradients:
+        if bucket and (size + gradient.numel() > BUCKET or gradient.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(gradient)
+        size += gradient.numel()
+    if bucket:
+        yield bucket
+
+
+def check_agreement(what: str, tensors: Iterable[Tensor]) -> None:
+    """HplError where the processes do not hold the same bits, in float32 or int64. Waits for all of them."""
+    if world_size() == 1:
+        return
+    sums = [torch.zeros((), dtype=torch.int64)]
+    sums += [tensor.detach().flatten().view(torch.int32).sum(dtype=torch.int64).cpu() for tensor in tensors]
+    own = torch.stack(sums)[None]
+    if (gather_rows(own, [1] * world_size()) != own).any():
+        raise HplError(
+            f"{what}: the {world_size()} processes differ; expected the same files, code and kind of device for all of them"
+        )
+
+
+def run_processes(main: Callable[[], None], num_processes: int) -> None:
+    """Run the body of a stage in `num_processes` processes that know each other; in this one if that is 1.
+
+    A process that torchrun started joins the others. Else this one starts them on this machine, or hands the stage to the command in
+    HPL_LAUNCHER. It ends when all have ended; as soon as one fails it stops the others and raises HplError, which says what failed.
+
+    Args:
+        main: a function of a module, for it is found again by name in new processes.
+    """
+    joins = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
+    if joins and int(os.environ["WORLD_SIZE"]) != num_processes:
+        raise HplError(f"num_processes = {num_processes}; expected {os.environ['WORLD_SIZE']}, as many as were started")
+    if num_processes == 1:
+        main()
+    elif joins:
+        _run(main, lambda message: print(message, file=sys.stderr))
+    elif command := os.environ.get(LAUNCHER):
+        code = subprocess.run([*shlex.split(command), *sys.argv]).returncode
+        if code:
+            raise HplError(f"{LAUNCHER} ended with code {code}; what its processes said stands above")
+    else:
+        _start(main, num_processes)
+
+
+def _run(main: Callable[[], None], tell: Callable[[str], None], **group: object) -> None:
+    """Run one process of a group; whatever goes wrong ends it at once, without waiting for communication that cannot end."""
+    try:
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT, **group)
+        main()
+    except BaseException as error:
+        known = isinstance(error, HplError | OSError)
+        tell(f"error: {error}" if known else traceback.format_exc()[-TOLD_LIMIT:])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+    dist.destroy_process_group()
+
+
+def _start(main: Callable[[], None], num_processes: int) -> None:
+    """Start the processes on this machine and watch over them."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = main, num_processes, store.port, Path(folder)
+        started = start_processes(_process, arguments, nprocs=num_processes, join=False, start_method="spawn")
+        try:
+            while not started.join():
+                pass
+        except (ProcessExitedException, ProcessRaisedException) as error:
+            codes = [process.exitcode for process in started.processes]
+            raise HplError(_what_failed(codes, Path(folder), error.error_index)) from None
+        finally:  # also where this process is interrupted
+            for process in started.processes:
+                process.terminate()
+
+
+def _process(number: int, main: Callable[[], None], num_processes: int, port: int, folder: Path) -> None:
+    os.environ["LOCAL_RANK"] = str(number)
+    multiprocessing.set_start_method(None, force=True)  # a spawned process would spawn its loader's workers too, seconds for each
+    group = {"store": dist.TCPStore("127.0.0.1", port), "rank": number, "world_size": num_processes}
+    _run(main, lambda message: write_text(folder / f"{number}.txt", message), **group)
+
+
+def _what_failed(codes: list[int | None], folder: Path, first: int) -> str:
+    """The cause, not its consequences: when a process dies, those that wait for it fail as well."""
+    told = [(file.stat().st_mtime_ns, int(file.stem), file.read_text()) for file in folder.glob("*.txt")]
+    for _, _, message in sorted(told):
+        if message.startswith("error: "):
+            return message.removeprefix("error: ")
+    for number, code in enumerate(codes):
+        if code not in (0, 1, None, -signal.SIGTERM):  # SIGTERM: stopped because of another
+            end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            return f"process {number} of {len(codes)} {end}; the others were stopped"
+    for _, number, message in sorted(told)[:1]:
+        print(message, file=sys.stderr)
+        return f"process {number} of {len(codes)} failed: {message.strip().splitlines()[-1]}; the others were stopped"
+    return f"process {first} of {len(codes)} ended with code {codes[first]}; the others were stopped"
