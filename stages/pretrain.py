@@ -23,16 +23,8 @@ def main() -> None:
         print("backbone:", "\n  ".join(account.lines()), file=sys.stderr)
     given = [Path(profile.backbone.weights)] if profile.backbone.source == "open_clip" else []
     inputs = [manifests, packed, *(file for file in given if file.is_file())]
-    choices = (
-        profile.backbone,
-        profile.pretrain,
-        profile.input,
-        params.seed,
-        str(device),
-        params.num_threads,
-        params.num_processes,
-    )
-    key = work_key(inputs, *choices)
+    machine = str(device), params.num_threads, params.num_processes
+    key = work_key(inputs, profile.backbone, profile.pretrain, profile.input, params.seed, *machine)
     with Checkpoint(kept_folder("pretrain") / key, params.checkpoint_seconds) as checkpoint:
         curves = pretrain(model, Manifests(manifests), packed, profile.pretrain, profile.input, params.seed, device, checkpoint)
         if rank():

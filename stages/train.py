@@ -15,15 +15,8 @@ from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import load_parts
 from hpl.training.train import train
 
-DECLARED = {
-    "seed",
-    "device",
-    "num_threads",
-    "tasks",
-    "model",
-    "prompt",
-    "loss",
-}  # with num_processes, what dvc.yaml says this stage depends on
+# With num_processes, what dvc.yaml says this stage depends on.
+DECLARED = {"seed", "device", "num_threads", "tasks", "model", "prompt", "loss"}
 
 
 def main() -> None:

@@ -29,9 +29,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from hpl.files import HplError, write_text
 
-TIMEOUT = timedelta(
-    minutes=30
-)  # a process that waits longer for the others ends the run; the first may be computing metrics meanwhile
+TIMEOUT = timedelta(minutes=30)  # a process that waits longer for the others ends the run; the first may be computing metrics
 BUCKET = 1 << 24  # numbers in one all-reduce
 TOLD_LIMIT = 20_000  # characters kept of a traceback
 LAUNCHER = "HPL_LAUNCHER"  # environment variable: the command that starts a stage on several machines
