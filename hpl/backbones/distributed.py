@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 
 import torch
 import torch.distributed as dist
@@ -201,8 +202,14 @@ def _start(main: Callable[[], None], num_processes: int) -> None:
 def _process(number: int, main: Callable[[], None], num_processes: int, port: int, folder: Path) -> None:
     os.environ["LOCAL_RANK"] = str(number)
     multiprocessing.set_start_method(None, force=True)  # a spawned process would spawn its loader's workers too, seconds for each
+    Thread(target=_end_with_parent, daemon=True).start()
     group = {"store": dist.TCPStore("127.0.0.1", port), "rank": number, "world_size": num_processes}
     _run(main, lambda message: write_text(folder / f"{number}.txt", message), **group)
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _what_failed(codes: list[int | None], folder: Path, first: int) -> str:
