@@ -130,6 +130,20 @@ def test_a_loss_weight_reruns_training_and_what_follows(project: Path) -> None:
     restore(project)
 
 
+def test_two_processes_do_the_work_of_one(project: Path) -> None:
+    names = ["pretrain", "construct_prompts", "train"]
+    before = [pd.read_csv(project / f"data/curves/{name}.csv") for name in names]
+    output = run(project, "dvc", "exp", "run", "-S", "num_processes=2")
+    assert ran(output) == ["pretrain", "cache_features", "construct_prompts", "train", "evaluate", "report"]
+    assert not any(list((project / ".resume" / name).glob("*")) for name in names)  # the first process has cleaned up
+    for name, one in zip(names, before, strict=True):
+        pd.testing.assert_frame_equal(pd.read_csv(project / f"data/curves/{name}.csv"), one, rtol=1e-3)
+    restore(project)
+    output = run(project, "dvc", "exp", "run", "-S", "num_processes=9", fails=True)
+    assert "error: num_processes = 9, but a step has only" in output and "Traceback" not in output
+    restore(project)
+
+
 def test_a_misspelt_key_is_refused(project: Path) -> None:
     output = run(project, "dvc", "exp", "run", "-S", "loss.promt_reg=0.5", fails=True)
     assert "promt_reg" in output and "Traceback" not in output

@@ -14,6 +14,7 @@ from open_clip.model import CLIP
 
 from hpl.backbones.distributed import (
     average_gradients,
+    check_agreement,
     gather_rows,
     gather_shares,
     rank,
@@ -189,8 +190,6 @@ def evaluated(world: Path) -> dict:
 
 def drifted() -> str:
     """What a process says whose model is not that of the others."""
-    from hpl.backbones.distributed import check_agreement
-
     weights = [torch.ones(3, 2), torch.tensor(1.0)]
     check_agreement("here", weights)
     weights[1] += rank() * 1e-7
@@ -207,6 +206,9 @@ def everything(world: Path) -> None:
     found = {name: losses_and_gradients(*variant) for name, variant in VARIANTS.items()}
     found |= {"pretrained": pretrained(world), "trained": trained(world), "resumed": resumed(world)}
     found |= {"with workers": trained(world, loader_workers=1), "amp": trained(world, amp=True)}
+    clip = fresh_clip()
+    untrained = HPL(clip, PARAMS.model, len(PIDS), fresh_parts(clip), 0).state_dict()
+    found["untrained"] = {"pretrained": fresh_clip().state_dict(), "trained": untrained}
     found |= {"extracted": extracted(world), "evaluated": evaluated(world), "drifted": drifted()}
     torch.save(found, world / f"{rank()} of {world_size()}.pt")
 
@@ -234,9 +236,196 @@ def test_losses_and_gradients(found: tuple[dict, list[dict]], variant: str) -> N
         for kind in ("losses", "gradients"):
             assert list(part[variant][kind]) == list(whole[variant][kind])
             for name, value in whole[variant][kind].items():
-                torch.testing.assert_close(
-                    part[variant][kind][name], value, rtol=1e-4, atol=1e-6, msg=lambda text: f"{name}: {text}"
-                )
+                scale = value.abs().max() + 1e-12
+                torch.testing.assert_close(part[variant][kind][name] / scale, value / scale, rtol=1e-4, atol=1e-5)
     if variant == "all":
         assert list(whole[variant]["losses"]) == LOSSES
-        assert len(whole[variant]["gradients"]) > 70 and all(value.any() for value in whole[variant]["losses"].values())
+        assert all(loss > 0 for loss in whole[variant]["losses"].values())
+
+
+def key_bias(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """Where the biases of attention keys are. The softmax takes no notice of them: Adam makes whole steps of their gradients' rounding."""
+    mask = torch.zeros_like(weight, dtype=torch.bool)
+    if name.endswith("in_proj_bias"):
+        mask.chunk(3)[1].fill_(True)
+    return mask
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["pretrained", "trained"])
+def test_ten_optimiser_steps(found: tuple[dict, list[dict]], loop: str) -> None:
+    whole, (first, second) = found
+    assert len(whole[loop]["curves"]) == STEPS
+    for row, expected in zip(first[loop]["curves"], whole[loop]["curves"], strict=True):
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    moved = 0
+    for name, weight in whole[loop]["weights"].items():
+        assert torch.equal(first[loop]["weights"][name], second[loop]["weights"][name]), name  # both processes hold the same bits
+        mask = key_bias(name, weight)
+        one, two = (weights.masked_fill(mask, 0) for weights in (weight, first[loop]["weights"][name]))
+        torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6)
+        moved += not torch.equal(weight, whole["untrained"][loop].get(name, weight))
+    assert moved > 40
+
+
+@pytest.mark.slow
+def test_half_precision_agrees_to_its_own_tolerance(found: tuple[dict, list[dict]]) -> None:
+    whole, (first, _) = found
+    for row, expected in zip(first["amp"]["curves"], whole["amp"]["curves"], strict=True):
+        assert row == pytest.approx(expected, rel=3e-2, abs=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", ["resumed", "with workers"])
+def test_a_stopped_run_goes_on_to_the_same_bits_and_workers_change_none(found: tuple[dict, list[dict]], other: str) -> None:
+    for process in (found[0], *found[1]):
+        assert process[other]["curves"] == process["trained"]["curves"]
+        for name, weight in process["trained"]["weights"].items():
+            assert torch.equal(process[other]["weights"][name], weight), name
+
+
+@pytest.mark.slow
+def test_features_have_the_same_bits_and_none_is_lost_or_doubled(found: tuple[dict, list[dict]]) -> None:
+    whole, parts = found
+    assert len(whole["extracted"]) == 6 * 3 * 3
+    for (kind, count, size), features in whole["extracted"].items():
+        assert features.shape == (count, 16)
+        for part in parts:
+            assert torch.equal(part["extracted"][kind, count, size], features), (kind, count, size)
+
+
+@pytest.mark.slow
+def test_figures_are_the_same_and_the_first_process_alone_has_them(found: tuple[dict, list[dict]]) -> None:
+    whole, (first, second) = found
+    assert first["evaluated"] == whole["evaluated"] and set(whole["evaluated"]["figures"]) == {"t2i", "i2i"}
+    assert second["evaluated"] == {"figures": {}, "ranks": {}}
+
+
+@pytest.mark.slow
+def test_processes_that_differ_are_told(found: tuple[dict, list[dict]]) -> None:
+    whole, parts = found
+    assert whole["drifted"] == "" and all("there: the 2 processes differ" in part["drifted"] for part in parts)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 8])
+def test_shares_cover_everything_once_and_differ_by_one_at_most(count: int, processes: int) -> None:
+    shares = [list(range(count))[share(count, number, processes)] for number in range(processes)]
+    assert sum(shares, []) == list(range(count)) and max(map(len, shares)) - min(map(len, shares)) <= 1
+    rows = torch.cat([share_of_parts((count, 7), number, processes) for number in range(processes)])
+    assert sorted(rows.tolist()) == list(range(count + 7))
+
+
+def test_one_process_hands_back_what_it_was_given() -> None:
+    rows = torch.ones(3, 2, requires_grad=True)
+    assert gather_shares(rows, 2, 1) is rows and gather_rows(rows, [3]) is rows
+
+
+def test_the_shares_of_all_processes_are_the_batch_of_one(tmp_path: Path) -> None:
+    tables = Tables(tmp_path)
+    step = Step(np.array([20, 23, 21, 30, 28, 20, 33]), np.array([1, 6, 3]), np.array([0, 2, 0, 4, 3, 0, 4]), seed=5)
+    made = StepDataset(TrainingPictures(tables, tmp_path, tables.images, SIZE), tables.captions["caption"], 32, [step], 2, 0.5)
+    whole = made[0]
+    assert torch.equal(whole.images_B3HW, augment(made.pictures.read(step.image_ids), 2, 0.5, 5))
+    for processes in (2, 3):
+        rows, images, tokens = [], [], []
+        for number in range(processes):
+            made.process = number, processes
+            batch = made[0]
+            assert torch.equal(batch.labels_B, whole.labels_B) and batch.num_captioned == 3
+            rows.append(share_of_parts(step.parts, number, processes))
+            images.append(batch.images_B3HW)
+            tokens.append(batch.token_ids_TL)
+        assert torch.equal(torch.cat(images), whole.images_B3HW[torch.cat(rows)]) and torch.equal(
+            torch.cat(tokens), whole.token_ids_TL
+        )
+
+
+def test_more_processes_than_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = Tables(tmp_path)
+    step = Step(np.array([20, 23, 21, 30]), np.array([1, 6, 3]), np.array([0, 2, 0, 4]), seed=5)
+    monkeypatch.setattr("hpl.batches.loading.world_size", lambda: 2)
+    with pytest.raises(HplError, match="num_processes = 2, but a step has only 1 captions, or pictures without one"):
+        StepDataset(TrainingPictures(tables, tmp_path, tables.images, SIZE), tables.captions["caption"], 32, [step], 2, 0.5)
+
+
+SCRIPT = """
+import os, sys, time
+import torch
+from hpl.backbones.distributed import gather_rows, rank, run_processes
+from hpl.files import HplError, run_stage
+
+def main():
+    together = gather_rows(torch.tensor([rank()]), [1, 1])
+    if rank() == 1:
+        if "killed" in sys.argv:
+            os.kill(os.getpid(), 9)
+        if "mistake" in sys.argv:
+            raise HplError("picture.jpg: not a picture")
+        if "bug" in sys.argv:
+            raise ValueError("this should not happen")
+        if "exit" in sys.argv:
+            os._exit(3)
+    elif "busy" in sys.argv:
+        time.sleep(300)
+    gather_rows(torch.tensor([rank()]), [1, 1])
+    if not rank():
+        print("together", together.tolist())
+
+if __name__ == "__main__":
+    run_stage(lambda: run_processes(main, 2))
+"""
+
+
+def run_script(folder: Path, *words: str, command: tuple[str, ...] = (), **environment: str) -> tuple[int, str, str]:
+    (folder / "script.py").write_text(SCRIPT)
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *command, str(folder / "script.py"), *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert time.monotonic() - start < 60
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("killed", "error: process 1 of 2 was killed by SIGKILL; the others were stopped"),
+        ("killed busy", "error: process 1 of 2 was killed by SIGKILL; the others were stopped"),
+        ("mistake", "error: picture.jpg: not a picture"),
+        ("bug", "error: process 1 of 2 failed: ValueError: this should not happen; the others were stopped"),
+        ("exit", "error: process 1 of 2 ended with code 3; the others were stopped"),
+    ],
+)
+def test_a_process_that_dies_ends_the_run_with_its_cause(tmp_path: Path, how: str, said: str) -> None:
+    code, _, errors = run_script(tmp_path, *how.split())
+    assert code == 1 and errors.strip().splitlines()[-1] == said
+    assert ("Traceback" in errors) == (how == "bug")
+    if how != "bug":
+        assert [line for line in errors.splitlines() if "error" in line.lower()] == [said]
+
+
+TORCHRUN = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_stage_or_is_started_by_it(tmp_path: Path) -> None:
+    code, output, errors = run_script(tmp_path, command=TORCHRUN)
+    assert (code, output) == (0, "together [0, 1]\n"), errors
+    code, output, errors = run_script(tmp_path, HPL_LAUNCHER=" ".join([sys.executable, *TORCHRUN]))
+    assert (code, output) == (0, "together [0, 1]\n"), errors
+    code, output, errors = run_script(tmp_path, "mistake", HPL_LAUNCHER=" ".join([sys.executable, *TORCHRUN]))
+    assert code == 1 and "error: picture.jpg: not a picture" in errors
+    assert errors.strip().splitlines()[-1] == "error: HPL_LAUNCHER ended with code 1; what its processes said stands above"
+
+
+def test_another_number_than_was_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(HplError, match="num_processes = 2; expected 4, as many as were started"):
+        run_processes(lambda: None, 2)
