@@ -227,11 +227,21 @@ class Train(Section):
     pad: NonNegativeInt
     amp: bool
     loader_workers: NonNegativeInt
+    validate_epochs: NonNegativeInt
+    selection: Literal["last", "best"]
+    patience: NonNegativeInt
 
     @model_validator(mode="after")
     def _instances_divide(self) -> "Train":
         if self.i2i_batch % self.num_instances:
             raise ValueError(f"num_instances = {self.num_instances} does not divide i2i_batch = {self.i2i_batch}")
+        return self
+
+    @model_validator(mode="after")
+    def _what_selects_is_measured(self) -> "Train":
+        if not self.validate_epochs and (self.selection == "best" or self.patience):
+            chosen = "selection = best" if self.selection == "best" else f"patience = {self.patience}"
+            raise ValueError(f"{chosen} needs validation figures; expected validate_epochs >= 1")
         return self
 
 

@@ -139,7 +139,7 @@ def pretrained(world: Path) -> dict:
 def trained(world: Path, checkpoint: Checkpoint = NOTHING_KEPT, amp: bool = False, loader_workers: int = 0) -> dict:
     changes = {"epochs": STEPS, "t2i_batch": 5, "i2i_batch": 9, "num_instances": 3, "pad": 1, "warmup_epochs": 1, "peak_lr": 1e-4}
     clip = fresh_clip()
-    model, curves = train(
+    model, curves, _ = train(
         clip,
         fresh_parts(clip),
         *toy(world),
