@@ -52,15 +52,8 @@ class Preprocess(Section):
     pack_pictures: bool
     link_candidate: Share
     link_correlation: Share
-    val_share: Annotated[float, Field(ge=0, lt=1)]
     test_share: Annotated[float, Field(ge=0, lt=1)]
     split_seed: Seed
-
-    @model_validator(mode="after")
-    def _somebody_is_left_to_train_on(self) -> "Preprocess":
-        if self.val_share + self.test_share >= 1:
-            raise ValueError(f"val_share + test_share = {self.val_share + self.test_share:g}; expected less than 1")
-        return self
 
 
 class Model(Section):
@@ -140,6 +133,7 @@ class DataSet(Section):
 
 class Data(Section):
     datasets: Annotated[list[DataSet], Field(min_length=1)]
+    val_share: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Data":

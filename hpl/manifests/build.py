@@ -23,7 +23,7 @@ from hpl.manifests.own_data import read_folders, read_table
 from hpl.manifests.picture_sets import read_dukemtmc_reid, read_market1501, read_msmt17
 from hpl.manifests.records import PictureRecord, Reading
 from hpl.manifests.shards import ShardWriter
-from hpl.manifests.splits import choose_queries, complete_splits
+from hpl.manifests.splits import choose_queries, complete_splits, hold_out_validation
 from hpl.manifests.unify import unify_identities
 
 READERS: dict[str, Callable[[Path], Reading]] = {
@@ -95,7 +95,11 @@ def build_manifests(
         options.link_candidate,
         options.link_correlation,
     )
-    pictures = unify_identities(pictures, links)
+    unified = unify_identities(pictures, links)
+    pictures = hold_out_validation(unified, data.val_share, options.split_seed)
+    held_out = pictures[pictures["split"] != unified["split"]].groupby("dataset")["person"].nunique()
+    for name, number in held_out.items():
+        datasets[name]["notes"].append(f"{number:,} training people are held out for validation (data.val_share {data.val_share:g})")
     if any("train" in source.use for source in data.datasets) and not (pictures["role"] == "train").any():
         raise HplError(f"{raw}: no picture is left to train on, for every person of the training splits is in a test split too")
     captions = captions.merge(pictures[["dataset", "path", "image_id"]], on=["dataset", "path"])
@@ -130,7 +134,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
         pictures["split"] = source.use[0]
     elif own and "pretrain" not in source.use:
         test_share = options.test_share if "test" in source.use else 0.0
-        pictures = complete_splits(pictures, options.val_share, test_share, options.split_seed)
+        pictures = complete_splits(pictures, test_share, options.split_seed)
     if own:
         try:
             pictures = choose_queries(pictures, options.split_seed)
