@@ -169,6 +169,23 @@ def test_nothing_left_is_an_error(market: Path, tmp_path: Path) -> None:
         build(tmp_path, tmp_path / "out", datasets=(MARKET,), on_bad_image="skip")
 
 
+def test_a_set_of_which_nothing_is_left_is_an_error(cuhk: Path, market: Path, tmp_path: Path) -> None:
+    for file in (cuhk / "imgs").rglob("*.*"):
+        file.write_bytes(b"no picture")
+    with pytest.raises(HplError, match="CUHK-PEDES: none of 4 pictures can be read; the first fault: .*not a picture"):
+        build(tmp_path, tmp_path / "out", datasets=({**CUHK, "use": ["train"]}, MARKET), on_bad_image="skip")
+
+
+def test_one_s_own_people_on_both_sides_are_told(tmp_path: Path) -> None:
+    for number, place in enumerate(["train/ann", "train/ben", "test/ann", "query/cy", "gallery/cy"]):
+        save(picture(number), tmp_path / "people" / place / "1.png")
+    source = {"format": "folders", "folder": "people", "use": ["train", "test"]}
+    images = build(tmp_path, tmp_path / "out", datasets=(source,)).images
+    assert images.set_index("path").loc[["train/ann/1.png", "train/ben/1.png"], "role"].tolist() == ["dropped", "train"]
+    notes = audit_of(tmp_path / "out")["datasets"]["people"]["notes"]
+    assert notes == ["people in test and in another split, such as ann, who leave the other: 1"]
+
+
 def test_official_counts_are_a_warning_or_with_strict_an_error(market: Path, tmp_path: Path, capsys) -> None:
     official = {**MARKET, "official": True}
     build(tmp_path, tmp_path / "out", datasets=(official,))
@@ -229,7 +246,7 @@ def test_a_set_without_validation_gives_up_training_people_of_its_own_after_its_
     assert same.equals(before.loc[same.index])  # also the caption set, which has a val split
     audits = [audit_of(tmp_path / out)["datasets"]["Market-1501"] for out in ("none", "out")]
     assert audits[0]["mismatches"] == audits[1]["mismatches"] and "train: 12 people" in audits[0]["mismatches"][0]
-    assert "4 training people are held out for validation (data.val_share 0.3)" in audits[1]["notes"]
+    assert "held out of training, for validation: 4 people (data.val_share 0.3)" in audits[1]["notes"]
 
 
 def test_rows_of_one_picture_are_joined_or_the_conflict_is_named(tmp_path: Path) -> None:
