@@ -23,7 +23,7 @@ from hpl.manifests.own_data import read_folders, read_table
 from hpl.manifests.picture_sets import read_dukemtmc_reid, read_market1501, read_msmt17
 from hpl.manifests.records import PictureRecord, Reading
 from hpl.manifests.shards import ShardWriter
-from hpl.manifests.splits import choose_queries, complete_splits, hold_out_validation
+from hpl.manifests.splits import check_cameras, choose_queries, complete_splits, hold_out_validation
 from hpl.manifests.unify import unify_identities
 
 READERS: dict[str, Callable[[Path], Reading]] = {
@@ -79,12 +79,14 @@ def build_manifests(
     if options.on_bad_image == "error":
         _refuse(faults.tolist())
     skipped = pictures.loc[faults.index, ["dataset", "path", "split", "role"]].assign(fault=faults)
+    skipped["role"] = skipped["role"].replace("", "query or gallery")
     good = ~np.isin(np.arange(len(pictures)), faults.index)
     for name, account in datasets.items():
         rows = np.flatnonzero(pictures["dataset"] == name)
         if not good[rows].any():
             raise HplError(f"{account['folder']}: none of {len(rows)} pictures can be read; the first fault: {faults[rows[0]]}")
     pictures, pack = pictures[good].reset_index(drop=True), pack[good]
+    pictures = pd.concat([choose_queries(rows, options.split_seed) for _, rows in pictures.groupby("dataset", sort=True)])
 
     facts = kept.rows(digests[good])
     pictures = pd.concat([pictures, facts[["file_sha256", "width", "height", "sha256"]]], axis=1)
@@ -139,7 +141,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
         pictures = complete_splits(pictures, test_share, options.split_seed)
     if own:
         try:
-            pictures = choose_queries(pictures, options.split_seed)
+            check_cameras(pictures)
         except HplError as error:
             raise HplError(f"{root}: {error}") from None
         numbers = pd.factorize(pictures["person"], sort=True)[0] + 1

@@ -71,6 +71,14 @@ def _in_drawn_order(people: Iterable[str], seed: int, kind: int) -> list[str]:
     return sorted(people, key=lambda name: hashlib.sha256(f"{seed} {kind} {name}".encode()).digest())
 
 
+def check_cameras(pictures: pd.DataFrame) -> None:
+    """HplError if some pictures of a set have a camera and some have none."""
+    unknown = pictures["camid"] < 0
+    if unknown.any() and not unknown.all():
+        first = pictures["path"][unknown].min()
+        raise HplError(f"{first}: camid is missing; expected camid for all pictures of the set, or for none")
+
+
 def choose_queries(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Make each test picture without a role a query or a gallery picture.
 
@@ -78,17 +86,10 @@ def choose_queries(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
     gallery keeps a picture of that person, from another camera if there are cameras.
 
     Args:
-        pictures: columns path (unique), person, split, role, anonymous, camid.
-
-    Raises:
-        HplError: some pictures have a camera and some have none.
+        pictures: of one set: columns path (unique), person, split, role, anonymous, camid, which passed check_cameras.
     """
     camid, person = pictures["camid"].to_numpy(), pictures["person"].to_numpy(object)
     has_cameras = bool((camid >= 0).any())
-    if has_cameras and (camid < 0).any():
-        raise HplError(
-            f"{pictures['path'][camid < 0].min()}: camid is missing; expected camid for all pictures of the set, or for none"
-        )
     role = pictures["role"].to_numpy(object, copy=True)
     in_test = (pictures["split"] == "test").to_numpy(bool)
     named = ~pictures["anonymous"].to_numpy(bool)

@@ -162,6 +162,17 @@ def test_skipped_pictures_are_listed_and_nothing_else_is_lost(cuhk: Path, market
     assert "skipped: " in capsys.readouterr().err
 
 
+def test_a_picture_that_is_skipped_is_not_drawn_as_a_query(tmp_path: Path) -> None:
+    for number in range(6):
+        save(picture(number), tmp_path / "people" / "test" / "ann" / f"{number}.png")
+    source = {"format": "folders", "folder": "people", "use": ["test"]}
+    images = build(tmp_path, tmp_path / "whole", datasets=(source,)).images
+    (tmp_path / "people" / images.loc[images["role"] == "query", "path"].item()).write_bytes(b"")
+    images = build(tmp_path, tmp_path / "out", datasets=(source,), on_bad_image="skip").images
+    assert images["role"].value_counts().to_dict() == {"gallery": 4, "query": 1}
+    assert audit_of(tmp_path / "out")["skipped_pictures"][0]["role"] == "query or gallery"
+
+
 def test_nothing_left_is_an_error(market: Path, tmp_path: Path) -> None:
     for file in market.rglob("*.jpg"):
         file.write_bytes(b"")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpl.files import HplError
-from hpl.manifests.splits import choose_queries, complete_splits, hold_out_validation
+from hpl.manifests.splits import check_cameras, choose_queries, complete_splits, hold_out_validation
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -161,7 +161,7 @@ def test_another_seed_draws_other_pictures() -> None:
 
 def test_cameras_for_some_pictures_alone_are_refused() -> None:
     with pytest.raises(HplError, match=r"0001.jpg: camid is missing; expected camid for all pictures of the set, or for none"):
-        choose_queries(table([("a", "test", "", 1), ("a", "train", "train", -1), ("b", "test", "", -1)]), 0)
+        check_cameras(table([("a", "test", "", 1), ("a", "train", "train", -1), ("b", "test", "", -1)]))
 
 
 def test_one_person_more_moves_nobody_but_at_the_edge() -> None:
