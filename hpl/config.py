@@ -5,6 +5,7 @@ source of each key stand beside it in params.yaml. YAML is read as version 1.2, 
 """
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -267,7 +268,7 @@ class Params(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     num_processes: Count
     num_threads: Annotated[int, Field(ge=1, le=256)]
-    num_workers: Count
+    num_workers: NonNegativeInt
     checkpoint_seconds: NonNegative
     synthetic: Synthetic
     preprocess: Preprocess
@@ -282,6 +283,12 @@ class Params(Section):
         if self.profile not in self.profiles:
             raise ValueError(f"profile = {self.profile!r}; expected one of {', '.join(self.profiles)}")
         return self
+
+    @property
+    def worker_processes(self) -> int:
+        """`num_workers`, or for 0 one a core that this process may use."""
+        every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.num_workers or every
 
     @property
     def active(self) -> Profile:
