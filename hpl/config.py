@@ -5,6 +5,7 @@ source of each key stand beside it in params.yaml. YAML is read as version 1.2, 
 """
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -52,15 +53,8 @@ class Preprocess(Section):
     pack_pictures: bool
     link_candidate: Share
     link_correlation: Share
-    val_share: Annotated[float, Field(ge=0, lt=1)]
     test_share: Annotated[float, Field(ge=0, lt=1)]
     split_seed: Seed
-
-    @model_validator(mode="after")
-    def _somebody_is_left_to_train_on(self) -> "Preprocess":
-        if self.val_share + self.test_share >= 1:
-            raise ValueError(f"val_share + test_share = {self.val_share + self.test_share:g}; expected less than 1")
-        return self
 
 
 class Model(Section):
@@ -140,6 +134,7 @@ class DataSet(Section):
 
 class Data(Section):
     datasets: Annotated[list[DataSet], Field(min_length=1)]
+    val_share: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Data":
@@ -283,7 +278,7 @@ class Params(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     num_processes: Count
     num_threads: Annotated[int, Field(ge=1, le=256)]
-    num_workers: Count
+    num_workers: NonNegativeInt
     checkpoint_seconds: NonNegative
     synthetic: Synthetic
     preprocess: Preprocess
@@ -298,6 +293,12 @@ class Params(Section):
         if self.profile not in self.profiles:
             raise ValueError(f"profile = {self.profile!r}; expected one of {', '.join(self.profiles)}")
         return self
+
+    @property
+    def worker_processes(self) -> int:
+        """`num_workers`, or for 0 one a core that this process may use."""
+        every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.num_workers or every
 
     @property
     def active(self) -> Profile:
