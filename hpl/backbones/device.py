@@ -29,5 +29,6 @@ def prepare_device(device: str, num_threads: int, seed: int) -> torch.device:
             torch.cuda.set_device(local_rank())
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # all that is read was written first: a pass over new memory saved
     torch.manual_seed(seed)
     return torch.device(device)
