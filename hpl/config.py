@@ -221,6 +221,9 @@ class Train(Section):
     erase_probability: Share
     pad: NonNegativeInt
     amp: bool
+    compile: bool
+    gradient_checkpointing: bool
+    micro_batch: Count | None
     loader_workers: NonNegativeInt
     validate_epochs: NonNegativeInt
     selection: Literal["last", "best"]

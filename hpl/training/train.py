@@ -8,6 +8,7 @@ import torch
 from open_clip.model import CLIP
 from tqdm import tqdm
 
+from hpl.backbones.device import compile_blocks, out_of_memory
 from hpl.backbones.distributed import average_gradients, check_agreement, rank
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.curves import Curves, check_finite
@@ -22,7 +23,10 @@ from hpl.prompts.parts import PromptParts
 from hpl.training.model import HPL, LOSSES
 from hpl.training.selection import Best
 
+SMALLER = "lower train.t2i_batch and train.i2i_batch, or set train.micro_batch (same losses) or train.gradient_checkpointing: true"
 
+
+@out_of_memory(SMALLER)
 def train(
     clip: CLIP,
     parts: PromptParts | None,
@@ -52,6 +56,11 @@ def train(
     held_out = validation_sets(manifests) if options.validate_epochs else {}
     best = Best(options.selection, options.patience, tasks, held_out)
     hpl = HPL(clip, model, len(pids), parts, seed).to(device)
+    towers = [hpl.images.visual.transformer, hpl.texts.transformer]
+    for tower in towers:
+        tower.grad_checkpointing = options.gradient_checkpointing
+    if options.compile:
+        compile_blocks(towers, device)
     optimizer = torch.optim.Adam(
         hpl.parameter_groups(options.new_lr_factor, options.train_inversion),
         lr=options.start_lr,
@@ -79,7 +88,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = lr * group["lr_factor"]
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.amp):
-                losses = hpl(batch, loss, tasks)
+                losses = hpl(batch, loss, tasks, options.micro_batch)
             numbers = check_finite(losses, f"train, epoch {epoch}, step {number + 1}")
             total = sum(losses.values())
             optimizer.zero_grad()

@@ -47,8 +47,9 @@ PARAMS = load_params(ROOT / "params.yaml")
 CPU, BOTH = torch.device("cpu"), ["t2i", "i2i"]
 STEPS = 10
 NUM_CAPTIONED, NUM_PICTURES = 5, 7  # odd, so that two processes have unequal shares
-VARIANTS = {  # prompts, task routing, tasks, changes of `loss`
+VARIANTS = {  # prompts, task routing, tasks, changes of `loss`, micro_batch if any
     "all": (True, True, BOTH, {}),
+    "micro-batch": (True, True, BOTH, {}, 2),
     "i2i batch": (True, True, BOTH, {"i2i_batch": "i2i"}),
     "text-guided": (True, True, BOTH, {"vision_guided": False, "prompt_reg": 0.0}),
     "vision-guided": (True, True, BOTH, {"text_guided": False, "prompt_reg": 0.0}),
@@ -101,7 +102,9 @@ def toy(world: Path) -> tuple[Tables, Path]:
     return Tables(folder), folder
 
 
-def losses_and_gradients(prompts: bool, task_routing: bool, tasks: list[str], changes: dict) -> dict:
+def losses_and_gradients(
+    prompts: bool, task_routing: bool, tasks: list[str], changes: dict, micro_batch: int | None = None
+) -> dict:
     """Of one batch, of which each process gets its share."""
     clip = fresh_clip()
     model = PARAMS.model.model_copy(update={"task_routing": task_routing})
@@ -111,9 +114,8 @@ def losses_and_gradients(prompts: bool, task_routing: bool, tasks: list[str], ch
     captions = ["A man in red.", "A woman walks past the blue shop.", "A child.", "A man.", "A girl with two bags."][: counts[0]]
     labels = torch.tensor([0, 1, 0, 2, 3, 2, 2, 3, 3, 4, 0, 4])[: sum(counts)]
     own, own_captions = share_of_parts(counts, rank(), world_size()), share(counts[0], rank(), world_size())
-    losses = hpl(
-        Batch(images[own], tokenize(captions, 32)[own_captions], labels, counts[0]), PARAMS.loss.model_copy(update=changes), tasks
-    )
+    share_of_batch = Batch(images[own], tokenize(captions, 32)[own_captions], labels, counts[0])
+    losses = hpl(share_of_batch, PARAMS.loss.model_copy(update=changes), tasks, micro_batch)
     sum(losses.values()).backward()
     average_gradients(hpl.parameters())
     gradients = {name: parameter.grad for name, parameter in hpl.named_parameters() if parameter.grad is not None}
