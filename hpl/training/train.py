@@ -113,6 +113,9 @@ def train(
 def epoch_steps(captions, pictures, pids: np.ndarray, tasks: list[str], options: Train, seed: int, epoch: int) -> list[Step]:
     """The composition of each step: `t2i_batch` picture-caption pairs, then `i2i_batch` pictures, `num_instances` a person.
 
+    An epoch is one pass over the captions, also where I2I alone is trained, so that one task takes as many steps as both; without
+    captions it is one over the pictures.
+
     Args:
         captions: the training rows of the captions (pandas).
         pictures: those of the pictures of the data sets that serve I2I; of all data sets if none does.
@@ -124,7 +127,7 @@ def epoch_steps(captions, pictures, pids: np.ndarray, tasks: list[str], options:
             raise HplError("train: tasks holds t2i, but no training picture has a caption; expected captions, or tasks: [i2i]")
         pairs = shuffled_batches(len(captions), options.t2i_batch, seed, epoch, drop_last=True)
     if "i2i" in tasks:
-        num_batches = len(pairs) or max(1, len(pictures) // options.i2i_batch)
+        num_batches = len(pairs) or len(captions) // options.t2i_batch or max(1, len(pictures) // options.i2i_batch)
         people = identity_batches(pictures["pid"].to_numpy(), num_batches, options.i2i_batch, options.num_instances, seed, epoch)
     caption_images, caption_pids = captions["image_id"].to_numpy(), captions["pid"].to_numpy()
     none = np.zeros(0, np.int64)
