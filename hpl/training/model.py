@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hpl.backbones.distributed import gather_shares, rank, share_of_parts, world_size
-from hpl.backbones.towers import ImageTower, TextTower, at_end, frozen_copy
+from hpl.backbones.towers import ImageTower, TextTower, at_end, end_positions, frozen_copy
 from hpl.batches.loading import Batch
 from hpl.config import Loss, Model
 from hpl.losses.alignment import instance_alignment_losses, prompt_regularisation_loss
@@ -21,6 +21,7 @@ from hpl.prompts.parts import PromptParts
 from hpl.prompts.template import PromptEncoder
 
 LOSSES = ["sdm", "id_t2i", "tri", "id_i2i", "cic", "tgps", "vgps", "cmpr"]  # the terms of eq. 14, by name
+CAPTION_PARTS = 2  # shorter and longer captions of a batch run one after the other
 CLASSIFIER_DEVIATION = 0.001  # of fresh classifier weights (IRRA, Bag of Tricks)
 
 
@@ -92,8 +93,8 @@ class HPL(nn.Module):
         labels_T = batch.labels_B[share_of_parts([batch.num_captioned], rank(), world_size()).to(batch.labels_B.device)]
         identity_T = self.parts.identity_tokens[labels_T] if instances else labels_T  # labels alone are not read
 
-        def captions(token_ids_TL: Tensor, identity_TMW: Tensor) -> dict[str, Tensor]:
-            tokens_TLD, ends_T = self.texts(token_ids_TL)
+        def captions(embeddings_TLW: Tensor, ends_T: Tensor, identity_TMW: Tensor) -> dict[str, Tensor]:
+            tokens_TLD = self.texts.encode(embeddings_TLW[:, : int(ends_T.max()) + 1])
             found = {"text": at_end(tokens_TLD, ends_T)}
             if text_guided or regularised:
                 found["text_instance"] = self.parts.text_inversion(tokens_TLD, ends_T)
@@ -119,7 +120,11 @@ class HPL(nn.Module):
             others = in_parts(other_pictures, micro_batch, rest)["classes"]
             features["classes"] = torch.cat([features["classes"], others]) if "classes" in features else others
         if "t2i" in tasks:
-            features |= in_parts(captions, micro_batch, batch.token_ids_TL, identity_T)
+            ends_T = end_positions(batch.token_ids_TL)
+            order_T = ends_T.argsort(stable=True)  # short captions together, cut at their own longest
+            sorted_T = self.texts.token_embedding(batch.token_ids_TL[order_T]), ends_T[order_T], identity_T[order_T]
+            found = in_parts(captions, micro_batch, *sorted_T, num_parts=CAPTION_PARTS)
+            features |= {name: rows[order_T.argsort()] for name, rows in found.items()}
         return features
 
     def _instance_losses(
@@ -151,16 +156,20 @@ class HPL(nn.Module):
         return [{"params": towers, "lr_factor": 1.0}, {"params": new, "lr_factor": new_lr_factor}]
 
 
-def in_parts(encode: Callable[..., dict[str, Tensor]], micro_batch: int | None, *rows: Tensor) -> dict[str, Tensor]:
+def in_parts(
+    encode: Callable[..., dict[str, Tensor]], micro_batch: int | None, *rows: Tensor, num_parts: int = 1
+) -> dict[str, Tensor]:
     """`encode(*rows)`, computed `micro_batch` rows at a time; each row of a result comes from the same row of the arguments alone.
 
-    A part keeps nothing for the backward, which runs it once more: so memory holds one part's activations, and the loss is still that of
-    all rows (GradCache, Gao et al., RepL4NLP 2021). With None, all rows at once.
+    A micro-batch keeps nothing for the backward, which runs it once more: so memory holds one's activations, and the loss is still that
+    of all rows (GradCache, Gao et al., RepL4NLP 2021). With None, `num_parts` parts that keep theirs.
     """
-    if micro_batch is None:
-        return encode(*rows)
-    parts = [
-        checkpoint(encode, *part, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
-        for part in zip(*(each.split(micro_batch) for each in rows), strict=True)
-    ]
+
+    def run(*part: Tensor) -> dict[str, Tensor]:
+        if micro_batch is None:
+            return encode(*part)
+        return checkpoint(encode, *part, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
+
+    size = micro_batch or -(-len(rows[0]) // num_parts)
+    parts = [run(*part) for part in zip(*(each.split(size) for each in rows), strict=True)]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
