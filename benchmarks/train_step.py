@@ -125,7 +125,7 @@ def loss_shares(hpl: HPL, batch: Batch, params, device: torch.device) -> dict[st
     terms: dict[str, Callable[[], Tensor]] = {
         "sdm": lambda: similarity_distribution_loss(image_t2i, text, labels[:count], loss.sdm_temperature),
         "id_t2i": lambda: t2i_identity_loss(hpl.t2i_classifier(image_t2i), hpl.t2i_classifier(text), labels[:count]),
-        "tri": lambda: batch_hard_triplet_loss(image_i2i, labels, loss.triplet_margin),
+        "tri": lambda: batch_hard_triplet_loss(image_i2i, labels, loss.triplet_margin, loss.normalize_triplet),
         "id_i2i": lambda: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(image_i2i)), labels, loss.label_smoothing),
         "cic": lambda: identity_prompt_loss(image_i2i, table, labels, loss.prompt_temperature),
         "tgps + vgps": lambda: sum(instance_alignment_losses(*prompts, image_t2i, text, loss.normalize_features)),

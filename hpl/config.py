@@ -79,6 +79,7 @@ class Loss(Section):
     normalize_features: bool
     sdm_temperature: Positive
     triplet_margin: Positive
+    normalize_triplet: bool
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     i2i_batch: Literal["all", "i2i"]
     identity_prompt: NonNegative

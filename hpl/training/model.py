@@ -68,7 +68,7 @@ class HPL(nn.Module):
             seen = slice(0 if loss.i2i_batch == "all" or num_captioned == len(labels_B) else num_captioned, None)
             image_i2i_SD, labels_S = classes_BXD[seen, 1], labels_B[seen]
             with exact():
-                losses["tri"] = batch_hard_triplet_loss(image_i2i_SD, labels_S, loss.triplet_margin)
+                losses["tri"] = batch_hard_triplet_loss(image_i2i_SD, labels_S, loss.triplet_margin, loss.normalize_triplet)
             logits_SN = self.i2i_classifier(self.i2i_neck(image_i2i_SD))
             losses["id_i2i"] = i2i_identity_loss(logits_SN, labels_S, loss.label_smoothing)
             if self.parts is not None and loss.identity_prompt:
