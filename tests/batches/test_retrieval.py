@@ -7,13 +7,25 @@ import torch
 from open_clip.model import CLIP
 
 from hpl.backbones.towers import ImageTower, TextTower
-from hpl.batches.retrieval import evaluate_histograms, evaluate_towers, gather, read_test_sets
-from hpl.config import Evaluate
+from hpl.batches.retrieval import (
+    choose_tokens,
+    describe_settings,
+    encode_test_sets,
+    evaluate_encoded,
+    evaluate_histograms,
+    evaluate_towers,
+    gather,
+    read_test_sets,
+)
+from hpl.config import load_params
 from hpl.files import HplError
 from tests.conftest import picture, save
+from tests.imports import ROOT
 from tests.manifests.test_build import CUHK, MARKET, SIZE, build
 
 OWN = {"format": "folders", "folder": "people", "use": ["test"]}
+OPTIONS = load_params(ROOT / "params.yaml").active.evaluate.model_copy(update={"batch_size": 4, "rank_list_length": 3})
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -40,26 +52,22 @@ def test_one_set_may_serve_both_tasks_and_cameras_may_be_unknown(clip: CLIP, peo
     (test,) = read_test_sets(tables)
     assert [len(part) for part in test.parts("t2i")] == [6, 6] and [len(part) for part in test.parts("i2i")] == [3, 3]
     towers = ImageTower(clip, task_routing=False), TextTower(clip)
-    figures, ranks = evaluate_towers(*towers, tables, SIZE, Evaluate(batch_size=4, rank_list_length=3), torch.device("cpu"))
+    encoded = encode_test_sets(*towers, tables, SIZE, OPTIONS, CPU)
+    figures, found = evaluate_encoded(encoded, OPTIONS)
     assert (figures["t2i"]["num_queries"], figures["i2i"]["num_queries"], figures["i2i"]["num_skipped"]) == (6, 3, 0)
-    assert len(ranks["i2i"]) == 9 and ranks["i2i"].groupby("query_image_id")["match"].sum().tolist() == [1, 1, 1]
+    assert len(found["rank_lists_i2i"]) == 9 and found["rank_lists_i2i"].groupby("query_image_id")["match"].sum().tolist() == [1, 1, 1]
 
 
 def test_several_sets_are_evaluated_in_one_run(clip: CLIP, cuhk: Path, market: Path, people: Path, tmp_path: Path) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(CUHK, MARKET, OWN))
     towers = ImageTower(clip, task_routing=False), TextTower(clip)
-    figures, ranks = evaluate_towers(*towers, tables, SIZE, Evaluate(batch_size=4, rank_list_length=3), torch.device("cpu"))
+    encoded = encode_test_sets(*towers, tables, SIZE, OPTIONS, CPU)
+    figures, found = evaluate_encoded(encoded, OPTIONS)
     assert set(figures) == {"t2i", "i2i", "others"} and set(figures["others"]["people"]) == {"t2i", "i2i"}
     assert figures["t2i"]["num_queries"] == 1 and figures["i2i"]["num_queries"] == 1
-    alone, _ = evaluate_towers(
-        *towers,
-        build(tmp_path, tmp_path / "alone", datasets=(OWN,)),
-        SIZE,
-        Evaluate(batch_size=4, rank_list_length=3),
-        torch.device("cpu"),
-    )
+    alone = evaluate_towers(*towers, build(tmp_path, tmp_path / "alone", datasets=(OWN,)), SIZE, OPTIONS, CPU)
     assert figures["others"]["people"] == alone  # another set in the run changes no figure
-    assert set(ranks["i2i"]["dataset"]) == {"Market-1501", "people"}
+    assert set(found["rank_lists_i2i"]["dataset"]) == {"Market-1501", "people"}
     floors = evaluate_histograms(tables, SIZE)
     assert set(floors["colour_histogram"][0]) == {"i2i", "others"}
 
