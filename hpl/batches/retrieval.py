@@ -62,7 +62,9 @@ def read_test_sets(tables: Manifests, split: str = "test") -> list[TestSet]:
     for name, account in tables.datasets.items():
         if ("test" if split == "test" else "train") not in account["use"]:
             continue
-        images, captions = (table[(table["dataset"] == name) & (table["split"] == split)] for table in (tables.images, tables.captions))
+        images, captions = (
+            table[(table["dataset"] == name) & (table["split"] == split)] for table in (tables.images, tables.captions)
+        )
         tasks = account["scored"]
         if split == "val":
             images, captions = _with_queries(images[images["role"] == "val"]), captions[captions["role"] == "val"]
@@ -209,9 +211,7 @@ def evaluate_encoded(encoded: list[Encoded], options: Evaluate) -> tuple[dict, d
             key, column = ("caption_id", "caption_id") if task == "t2i" else ("query_image_id", "image_id")
             ids = queries[column].to_numpy()
             lists = examined.lists.assign(**{key: ids[examined.lists["query"]], "dataset": test.name})
-            found.setdefault(f"rank_lists_{task}", []).append(
-                lists[["dataset", key, "rank", "image_id", "similarity", "match"]]
-            )
+            found.setdefault(f"rank_lists_{task}", []).append(lists[["dataset", key, "rank", "image_id", "similarity", "match"]])
             camid = queries["camid"].to_numpy() if task == "i2i" else np.full(len(queries), NO_CAMERA)
             who = pd.DataFrame({"dataset": test.name, key: ids, "pid": rule.query_pids, "camid": camid})
             found.setdefault(f"scores_{task}", []).append(pd.concat([who, examined.scores], axis=1))

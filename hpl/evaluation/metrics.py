@@ -69,10 +69,11 @@ def score_block(similarity: np.ndarray, rule: Rule, start: int = 0) -> pd.DataFr
             rows.append((0, 0, np.nan, np.nan))
             continue
         scores, own = np.sort(row[matches])[::-1], np.sort(row[np.concatenate([matches, ignored])])
+        reached = np.compress(row >= scores[-1], row)  # what is below every match counts for none
         if len(scores) < SORT_FROM:
-            as_high = np.array([np.count_nonzero(row >= score) for score in scores])
+            as_high = np.array([np.count_nonzero(reached >= score) for score in scores])
         else:
-            as_high = len(row) - np.searchsorted(np.sort(row), scores, side="left")
+            as_high = len(reached) - np.searchsorted(np.sort(reached), scores, side="left")
         hits = np.arange(1, len(scores) + 1)
         # a match comes after the better matches, and after all others that score at least as high
         ranks = hits + as_high - (len(own) - np.searchsorted(own, scores, side="left"))

@@ -1,7 +1,8 @@
 """Cosines of queries and gallery in blocks of queries, with the same bits whatever the size of a block.
 
-What BLAS returns for a pair may depend on the shape of the product it stands in. So every product has one shape, TILE queries x TILE gallery
-pictures on a grid that starts at the first of each, filled up with zeros at the ends; a block is a number of rows of that grid.
+What BLAS returns for a pair may depend on the shape of the product it stands in, and on the place in it: at the edges other code runs, and two
+equal pictures no longer tie. So all products have one shape, a tile of a grid that starts at the first query and the first gallery picture
+and is filled up with zeros at its ends; a block is a number of rows of that grid.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ import numpy as np
 
 from hpl.files import HplError
 
-TILE = 512, 4096  # queries, gallery pictures
+TILE = 512, 16384  # queries, gallery pictures, at most
+UNIT = 64  # both are multiples of it
 BLOCK = TILE[0]  # queries whose similarities are held at a time
 
 
@@ -45,8 +47,8 @@ def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = BLOCK) -> It
     """
     if left.shape[1] != right.shape[1]:
         raise HplError(f"queries have {left.shape[1]} features and gallery pictures {right.shape[1]}; expected as many")
-    rows, columns = TILE
-    step = -(-block // rows) * rows
+    rows, columns = (_side(len(part), most) for part, most in zip((left, right), TILE))
+    step = _padded(block, rows)
     held = np.empty((min(step, _padded(len(left), rows)), _padded(len(right), columns)), np.float32)
     for start in range(0, len(left), step):
         count = min(step, len(left) - start)
@@ -56,6 +58,12 @@ def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = BLOCK) -> It
                 out = held[row : row + rows, column : column + columns]
                 np.matmul(_tile(left, start + row, rows), gallery.T, out=out)
         yield start, held[:count, : len(right)]
+
+
+def _side(count: int, most: int) -> int:
+    """Side of the tiles that `count` is cut into: as few as possible, and as equal as UNIT allows."""
+    num_tiles = max(-(-count // most), 1)
+    return _padded(max(-(-count // num_tiles), 1), UNIT)
 
 
 def _padded(count: int, tile: int) -> int:

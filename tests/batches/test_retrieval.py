@@ -8,8 +8,6 @@ from open_clip.model import CLIP
 
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.batches.retrieval import (
-    choose_tokens,
-    describe_settings,
     encode_test_sets,
     evaluate_encoded,
     evaluate_histograms,
