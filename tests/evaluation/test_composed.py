@@ -55,7 +55,9 @@ def test_against_a_naive_loop(weight: float, cameras: bool) -> None:
         gallery = [
             g
             for g in range(len(images))
-            if g != picture and images["pid"][g] != -1 and not (cameras and images["pid"][g] == pid and images["camid"][g] == camid)
+            if g != picture
+            and images["pid"][g] != -1
+            and not (cameras and images["pid"][g] == pid and images["camid"][g] == camid)
         ]
         by_sentence = np.array([unit(text[[caption]])[0] @ unit(t2i[[g]])[0] for g in gallery], float)
         by_picture = np.array([unit(i2i[[picture]])[0] @ unit(i2i[[g]])[0] for g in gallery], float)
