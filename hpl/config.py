@@ -247,6 +247,12 @@ class Train(Section):
 class Evaluate(Section):
     batch_size: Count
     rank_list_length: Count
+    flip: bool
+    rerank: bool
+    rerank_k1: Count
+    rerank_k2: Count
+    rerank_lambda: Share
+    composed_weight: Share
 
 
 class Profile(Section):
