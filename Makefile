@@ -1,11 +1,15 @@
 # make repro: the whole pipeline; make test: the quick tests; make test-all: those too that run the whole pipeline or kill it;
 # make check: is params.yaml sound?
 # make exp S="loss.prompt_reg=0.5 model.task_routing=false": check the changes, then `dvc exp run -S` with each.
+# make ablation JOBS=2: the cells of ablation/dvc.yaml, two side by side, then their report; a cell that fails stops no other.
+# make pr-comment BASE=origin/main: what changed against that revision, as Markdown for a pull request.
 # Each makes the virtual environment when it is missing or older than what it is made from.
 PYTHON ?= python3
+JOBS ?= 1
+BASE ?= origin/main
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all check exp
+.PHONY: repro test test-all check exp ablation pr-comment
 repro: .venv/.installed
 	dvc repro
 test: .venv/.installed
@@ -17,6 +21,10 @@ check: .venv/.installed
 exp: .venv/.installed
 	python -m hpl.config $(S)
 	dvc exp run $(addprefix -S ,$(S))
+ablation: .venv/.installed
+	ablation/run $(JOBS)
+pr-comment: .venv/.installed
+	@python -m hpl.reports.pull_request $(BASE)
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

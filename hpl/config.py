@@ -9,8 +9,9 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
@@ -282,6 +283,41 @@ class Profile(Section):
         return self
 
 
+RowName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Row = dict[str, Any]  # dotted key of params.yaml -> value
+Seeds = Annotated[list[Seed], Field(min_length=1)]
+# What a row may change: all that acts after the backbone, which the cells share.
+ROW_SECTIONS = ["tasks", "model", "prompt", "loss"]
+ROW_PROFILE_SECTIONS = ["inversion", "cache_features", "construct_prompts", "train", "evaluate"]
+
+
+class Ablation(Section):
+    seeds: Seeds
+    sweep_seeds: Seeds
+    rows: dict[RowName, Row]
+    sweeps: dict[RowName, Row]
+
+    @model_validator(mode="after")
+    def _cells_differ(self) -> "Ablation":
+        for name in ("seeds", "sweep_seeds"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name} = {getattr(self, name)}; expected each seed once")
+        if both := sorted(set(self.rows) & set(self.sweeps)):
+            raise ValueError(f"rows and sweeps both hold {', '.join(both)}; expected different names")
+        return self
+
+    @property
+    def cells(self) -> list[tuple[str, int]]:
+        """(row, seed) of every cell."""
+        pairs = ((self.rows, self.seeds), (self.sweeps, self.sweep_seeds))
+        return [(row, seed) for rows, seeds in pairs for row in rows for seed in seeds]
+
+    @property
+    def changes(self) -> dict[str, Row]:
+        """Name of every row, sweeps included -> what it changes."""
+        return self.rows | self.sweeps
+
+
 class Params(Section):
     profile: str
     seed: Seed
@@ -296,6 +332,7 @@ class Params(Section):
     prompt: Prompt
     loss: Loss
     tasks: Annotated[list[Literal["t2i", "i2i"]], Field(min_length=1, max_length=2)]
+    ablation: Ablation
     profiles: dict[str, Profile]
 
     @model_validator(mode="after")
@@ -332,11 +369,66 @@ def load_params(path: Path | str = "params.yaml", overrides: Sequence[str] = ())
         raise HplError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
     for override in overrides:
         _override(content, override)
+    faults = _faults(content)
+    faults += _row_faults(content, faults)
+    if faults:
+        raise HplError("\n  ".join([f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}", *faults]))
+    return Params.model_validate(content)
+
+
+def cell_params(params: Params, row: str, seed: int) -> Params:
+    """The parameters of one cell of the ablation: those of params.yaml with the changes of `row`, and with `seed`.
+
+    Raises HplError if there is no such row, or seed is not in range.
+    """
+    if row not in params.ablation.changes:
+        raise HplError(f"ablation.rows.{row}: no such row; expected one of {', '.join(params.ablation.changes)}")
+    content = params.model_dump()
+    for key, value in {**params.ablation.changes[row], "seed": seed}.items():
+        _set(content, key, value)
+    if faults := _faults(content):
+        raise HplError("\n  ".join([f"ablation.rows.{row}, seed {seed}:", *faults]))
+    return Params.model_validate(content)
+
+
+def _faults(content: dict) -> list[str]:
     try:
-        return Params.model_validate(content)
+        Params.model_validate(content)
     except ValidationError as error:
-        faults = [_describe(fault, content) for fault in error.errors()]
-        raise HplError("\n  ".join([f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}", *faults])) from None
+        return [_describe(fault, content) for fault in error.errors()]
+    return []
+
+
+def _row_faults(content: dict, known: list[str]) -> list[str]:
+    """What is wrong with the parameters that the ablation's rows result in, beyond what is wrong without them."""
+    faults = []
+    ablation = content.get("ablation")
+    for group in ("rows", "sweeps"):
+        rows = ablation.get(group) if isinstance(ablation, dict) else None
+        for name, changes in rows.items() if isinstance(rows, dict) else ():
+            place = f"ablation.{group}.{name}"
+            if not isinstance(changes, dict):
+                continue  # among the known faults
+            changed = deepcopy(content)
+            for key, value in changes.items():
+                if _is_common(str(key)):
+                    expected = f"{', '.join(ROW_SECTIONS)} or profiles.<profile>.{'|'.join(ROW_PROFILE_SECTIONS)}"
+                    faults.append(f"{place}: {key}: the same in all cells; expected a key of {expected}")
+                    continue
+                try:
+                    _set(changed, str(key), value)
+                except HplError as error:
+                    faults.append(f"{place}: {error}")
+            faults += [f"{place}: {fault}" for fault in _faults(changed) if fault not in known]
+    return faults
+
+
+def _is_common(key: str) -> bool:
+    """Whether a key is a known one that no row may change; a misspelt one is told as an unknown key."""
+    section, *rest = key.split(".")
+    if section == "profiles" and len(rest) > 1:
+        return rest[1] in Profile.model_fields and rest[1] not in ROW_PROFILE_SECTIONS
+    return section in Params.model_fields and section not in ROW_SECTIONS
 
 
 def _override(content: dict, override: str) -> None:
@@ -344,15 +436,20 @@ def _override(content: dict, override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator or not key:
         raise HplError(f"{override!r}: expected key=value, such as loss.prompt_reg=0.5")
+    try:
+        _set(content, key, YAML(typ="safe", pure=True).load(value))
+    except YAMLError:
+        raise HplError(f"{override!r}: malformed value; expected YAML such as 0.5, true or [t2i]") from None
+
+
+def _set(content: dict, key: str, value: object) -> None:
+    """Set a dotted key in place, known or not."""
     *sections, name = key.split(".")
     for section in sections:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
-            raise HplError(f"{override!r}: {section} is a value, not a section")
-    try:
-        content[name] = YAML(typ="safe", pure=True).load(value)
-    except YAMLError:
-        raise HplError(f"{override!r}: malformed value; expected YAML such as 0.5, true or [t2i]") from None
+            raise HplError(f"{key}={value}: {section} is a value, not a section")
+    content[name] = value
 
 
 def _describe(fault: dict, content: dict) -> str:

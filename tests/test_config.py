@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from hpl.config import load_params
+from hpl.config import cell_params, load_params
 from hpl.files import HplError
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -174,3 +174,60 @@ def test_a_bad_data_set_is_named(tmp_path: Path, changes: dict, message: str) ->
     with pytest.raises(HplError, match=message) as caught:
         load_params(tmp_path / "params.yaml")
     assert "datasets" in str(caught.value)
+
+
+def test_a_row_changes_what_it_names_and_nothing_else() -> None:
+    params = load_params(PARAMS)
+    cell = cell_params(params, "t2i_only", 3)
+    assert (cell.model.task_routing, cell.prompt.enabled, cell.tasks, cell.seed) == (False, False, ["t2i"], 3)
+    assert cell.loss == params.loss and cell.active == params.active
+    assert cell_params(params, "hpl_cmpr", params.seed) == params
+    assert cell_params(params, "align_20", 0).loss.instance_align == 0.2
+    with pytest.raises(HplError, match=r"ablation.rows.hpll: no such row; expected one of baseline, trt"):
+        cell_params(params, "hpll", 0)
+    with pytest.raises(HplError, match="seed = -1: expected greater than or equal to 0"):
+        cell_params(params, "hpl", -1)
+
+
+def test_cells_are_rows_by_seeds_and_sweeps_by_theirs() -> None:
+    ablation = load_params(PARAMS).ablation
+    assert len(ablation.cells) == len(ablation.rows) * len(ablation.seeds) + len(ablation.sweeps) * len(ablation.sweep_seeds)
+    assert ("baseline", 4) in ablation.cells and ("reg_08", 0) in ablation.cells and ("reg_08", 1) not in ablation.cells
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "changes", "messages"),
+    [
+        ("rows", "a", {"loss.promt_reg": 0.1}, ["ablation.rows.a: loss.promt_reg: unknown key; did you mean loss.prompt_reg?"]),
+        ("sweeps", "a", {"prompt.enabled": "no"}, ["ablation.sweeps.a: prompt.enabled = 'no': expected a valid boolean"]),
+        (
+            "rows",
+            "a",
+            {"profiles.bundled.train.num_instances": 5, "loss.prompt_reg": -1.0},
+            ["ablation.rows.a: profiles.bundled.train: num_instances = 5 does not divide", "loss.prompt_reg = -1.0: expected greater"],
+        ),
+        ("rows", "a", {"seed": 4}, ["ablation.rows.a: seed: the same in all cells; expected a key of tasks, model, prompt, loss"]),
+        ("rows", "a", {"profiles.bundled.input.height": 48}, ["profiles.bundled.input.height: the same in all cells"]),
+        ("rows", "a", {"tasks.x": 1}, ["ablation.rows.a: tasks.x=1: tasks is a value, not a section"]),
+        ("rows", "a-b", {}, ["a-b"]),
+        ("rows", "a", [1], ["ablation.rows.a = [1]: expected a valid dictionary"]),
+        ("sweeps", "hpl", {}, ["rows and sweeps both hold hpl; expected different names"]),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, group: str, name: str, changes: object, messages: list[str]) -> None:
+    yaml = YAML()
+    content = yaml.load(PARAMS)
+    content["ablation"][group][name] = changes
+    yaml.dump(content, tmp_path / "params.yaml")
+    with pytest.raises(HplError) as caught:
+        load_params(tmp_path / "params.yaml")
+    assert f"{len(messages)} fault" in str(caught.value)
+    for message in messages:
+        assert message in str(caught.value), str(caught.value)
+
+
+def test_a_fault_of_all_rows_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(HplError, match="1 fault\n"):
+        load_params(changed(tmp_path, ("prompt_reg: 0.06", "prompt_reg: -0.06")))
+    with pytest.raises(HplError, match=r"seeds = \[0, 1, 1, 3, 4\]; expected each seed once"):
+        load_params(changed(tmp_path, ("  - 2\n  - 3", "  - 1\n  - 3")))

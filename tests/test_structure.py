@@ -17,7 +17,9 @@ LEVELS = [
     ["training"],
 ]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+ABLATION = yaml.safe_load((ROOT / "ablation" / "dvc.yaml").read_text())
 STAGES = list(PIPELINE["stages"])
+ENTRIES = PIPELINE["stages"] | ABLATION["stages"]
 
 
 def level(file: Path) -> int | None:
@@ -50,22 +52,27 @@ def test_reports_and_evaluation_import_neither_torch_nor_training() -> None:
 def test_stages_are_the_stages() -> None:
     expected = "synthesize preprocess audit pretrain cache_features construct_prompts train evaluate report".split()
     assert STAGES == expected
-    assert sorted(path.stem for path in (ROOT / "stages").glob("*.py")) == sorted(expected)
+    assert list(ABLATION["stages"]) == ["ablate", "sweep", "ablation_report"]
+    scripts = [*expected, "ablate", "ablation_report"]
+    assert sorted(path.stem for path in (ROOT / "stages").glob("*.py")) == sorted(scripts)
     for file in (ROOT / "stages").glob("*.py"):
         assert not any("stages" in imported.parts for imported in direct_imports(file))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ENTRIES)
 def test_deps_cover_the_modules_that_a_stage_imports(stage: str) -> None:
-    code = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.endswith(".py")}
-    assert code == set(dependencies(ROOT / "stages" / f"{stage}.py"))
+    code = {dep for dep in ENTRIES[stage]["deps"] if dep.endswith(".py")}
+    assert code == set(dependencies(ROOT / ENTRIES[stage]["cmd"].split()[1]))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ENTRIES)
 def test_a_stage_gets_only_paths_that_dvc_yaml_names(stage: str) -> None:
-    entry = PIPELINE["stages"][stage]
+    entry = ENTRIES[stage]
     _, script, *paths = entry["cmd"].split()
-    assert script == f"stages/{stage}.py"
+    assert script == f"stages/{ {'sweep': 'ablate'}.get(stage, stage) }.py"
+    if "matrix" in entry:
+        assert paths[:2] == ["${item.row}", "${item.seed}"]
+        paths = paths[2:]
     named = [*entry["deps"]]
     for kind in ("outs", "metrics", "plots"):
         named += [next(iter(item)) if isinstance(item, dict) else item for item in entry.get(kind, [])]
@@ -74,11 +81,21 @@ def test_a_stage_gets_only_paths_that_dvc_yaml_names(stage: str) -> None:
     assert not any("data/" in line for line in (ROOT / script).read_text().splitlines())
 
 
+def test_a_cell_depends_on_what_the_stages_in_it_depend_on() -> None:
+    """Their parameters, but the seed, which is the cell's, and how many processes share the work: a cell is one."""
+    parts = ["cache_features", "construct_prompts", "train", "evaluate"]
+    wanted = {key for stage in parts for key in PIPELINE["stages"][stage]["params"]} - {"seed", "num_processes"}
+    for name in ("ablate", "sweep"):
+        declared = set(ENTRIES[name]["params"])
+        assert all(key in declared or key.rpartition(".")[0] in declared for key in wanted), wanted - declared
+    assert ENTRIES["sweep"]["deps"] == ENTRIES["ablate"]["deps"]
+
+
 @pytest.mark.parametrize("profile", list(load_params(ROOT / "params.yaml").profiles))
 def test_declared_parameters_exist_in_every_profile(profile: str) -> None:
     params = load_params(ROOT / "params.yaml")
-    for stage in PIPELINE["stages"].values():
+    for stage in ENTRIES.values():
         for key in stage["params"]:
             value = params
-            for part in key.replace("${profile}", profile).split("."):
+            for part in key.replace("${profile}", profile).removesuffix(".${item.row}").split("."):
                 value = value[part] if isinstance(value, dict) else getattr(value, part)

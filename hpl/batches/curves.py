@@ -19,13 +19,15 @@ class Curves:
         self.rows: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
         self.count = 0
+        self.steps = 0
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Add the losses of a step."""
+        """Add the losses of a step; `steps` counts those of all epochs."""
         for name, value in losses.items():
             value = value.detach().double()
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += 1
+        self.steps += 1
 
     def end_epoch(self, epoch: int, **more: float) -> dict[str, float]:
         """Close the epoch; returns its row."""
@@ -37,10 +39,10 @@ class Curves:
 
     def state_dict(self) -> dict:
         """What a checkpoint keeps."""
-        return {"rows": self.rows, "sums": self.sums, "count": self.count}
+        return {"rows": self.rows, "sums": self.sums, "count": self.count, "steps": self.steps}
 
     def load_state_dict(self, state: dict) -> None:
-        self.rows, self.sums, self.count = state["rows"], state["sums"], state["count"]
+        self.rows, self.sums, self.count, self.steps = state["rows"], state["sums"], state["count"], state["steps"]
 
     def write(self, path: Path) -> None:
         """Write all epochs, with six significant digits."""
