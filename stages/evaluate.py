@@ -3,11 +3,14 @@
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from hpl.backbones.device import prepare_device
 from hpl.backbones.distributed import rank, run_processes
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.trained import load_trained
 from hpl.backbones.weights import load_backbone
+from hpl.batches.attention import explain
 from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.batches.retrieval import evaluate_histograms, evaluate_towers
 from hpl.config import load_params
@@ -35,6 +38,7 @@ def main() -> None:
         with output_folder(evaluation) as folder:
             for task, table in ranks.items():
                 table.to_parquet(folder / f"rank_lists_{task}.parquet", index=False)
+            np.savez(folder / "attention.npz", **explain(images, texts, tables, profile.input, device))
             write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
         write_json(baselines, {"zero_shot": zero_shot, **{floor: histogram for floor, (histogram, _) in floors.items()}})
         write_json(metrics, figures)
