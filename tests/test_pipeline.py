@@ -115,7 +115,7 @@ def test_every_output_is_there_and_says_what_it_should(project: Path) -> None:
     assert not set(training["pid"]) & set(images.loc[(images["split"] == "test") & (images["pid"] > 0), "pid"])
     assert (images["role"] == "dropped").any()
     page = (project / "reports/README.md").read_text()
-    for link in ("figures/curves.png", "figures/contact_sheet.png", "figures/rank_lists_t2i.png", "figures/rank_lists_i2i.png"):
+    for link in ("figures/curves_train.png", "figures/contact_sheet.png", "figures/attention.png", "figures/rank_lists_t2i.png", "figures/rank_lists_i2i.png"):
         assert f"({link})" in page and (project / "reports" / link).stat().st_size > 5000
     assert f"{metrics['t2i']['rank1']:.2f}" in page and f"{baselines['zero_shot']['i2i']['mAP']:.2f}" in page
 

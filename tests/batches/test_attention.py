@@ -87,7 +87,9 @@ def test_the_one_patch_that_matters_is_found(clip: CLIP) -> None:
     images[:, :, 12:18, 6:12] = torch.randn(3, 6, 6, generator=torch.Generator().manual_seed(0))  # row 2, column 1
     wanted = torch.randn(16, generator=torch.Generator().manual_seed(1))
     for found in grad_cam(tower, images, torch.stack([wanted, -wanted]), torch.stack([wanted, -wanted])):
-        assert found.amax(dim=(1, 2)).sum() == 1  # it speaks for one of two opposite vectors, and against the other: a map of zeros
+        assert (
+            found.amax(dim=(1, 2)).sum() == 1
+        )  # it speaks for one of two opposite vectors, and against the other: a map of zeros
         assert found.sum(dim=0).nonzero().tolist() == [[2, 1]]
 
 
