@@ -91,7 +91,7 @@ def similarities(table: pd.DataFrame, figures: Path) -> Section:
                 (path, f"Histogram of the similarities of {same:,} pairs of one person and {others:,} of two: {title}, {dataset}")
             )
     text = (
-        "Cosines of all queries with all gallery pictures that the protocol counts. The less the two shapes overlap, the better one "
+        "Cosines (or what re-ranking makes of them) of all queries with the gallery that the protocol gives them. The less the two shapes overlap, the better one "
         "threshold would do."
     )
     return Section("Similarities of right and wrong pairs", [text, Figure(pictures)])

@@ -78,14 +78,11 @@ def _of_first_set(table: pd.DataFrame) -> pd.DataFrame:
 
 def _evaluated(settings: dict) -> dict[str, str]:
     """How evaluate was set, in words."""
-    words = {True: "on", False: "off"}
-    shown = {
-        "rerank": "Re-ranking",
-        "flip": "Mirrored pictures too",
-        "composed_weight": "Weight of the picture in composed queries",
+    switches = {"rerank": "Re-ranking", "flip": "Features averaged with the mirror image's"}
+    return {
+        **{words: "on" if settings[name] else "off" for name, words in switches.items()},
+        "Weight of the sentence in composed queries": f"{settings['composed_weight']:g}",
     }
-    return {text: words.get(settings[name], str(settings[name])) if isinstance(settings[name], bool) else f"{settings[name]:g}"
-            for name, text in shown.items()}  # fmt: skip
 
 
 def task_tables(metrics: dict, baselines: dict) -> list[Table]:
@@ -127,15 +124,15 @@ def _results(metrics: dict, baselines: dict, histograms: dict) -> Section:
         if task in metrics
     )
     text = (
-        f"{queries}. Rk: a right picture among the first k; mAP: mean of the precision at each right picture; mINP: right pictures over "
-        "the rank of the last one. In brackets: 95 % of bootstrap samples of the test people; how far another training run would move a "
-        "figure is not in it. Ties count against us. The zero-shot row is the backbone before stage II."
+        f"{queries}. Rk: a right picture among the first k; mAP: mean of the precision at each right picture; mINP: right pictures "
+        "over the rank of the last one. In brackets: 95 % of bootstrap samples of the test people; how far another training run would "
+        "move a figure is not in it. Ties count against us. The zero-shot row is the backbone before stage II."
     )
     if histograms:
         text += (
             " The histogram rows learn nothing: each is the best by mAP of eight counts of colour "
-            f"({histograms['colour_histogram']}; {histograms['colour_histogram_middle']}), over the whole picture and without a fifth of "
-            "the width at each side, where the background is."
+            f"({histograms['colour_histogram']}; {histograms['colour_histogram_middle']}), over the whole picture and without a fifth "
+            "of the width at each side, where the background is."
         )
     return Section("Results on the test split", [*task_tables(metrics, baselines), text], short=True)
 
@@ -164,8 +161,8 @@ def _further_results(metrics: dict, baselines: dict) -> list[Section]:
             for key, name in (("picture", "picture alone"), ("sentence", "sentence alone"), ("both", "picture and sentence"))
         ]
         text = (
-            "A query of a picture and a sentence, ranked by the weighted sum of both similarities, beside each of the two alone on the "
-            "same queries and the same gallery."
+            "The query is a picture and a sentence about another picture of the same person, ranked by the weighted mean of both "
+            "similarities, each standardised over the gallery; beside it each of the two alone on the same queries and galleries."
         )
         sections.append(Section("Composed queries", [text, Table(["query, percent", "R1", "mAP", "queries"], rows)], short=True))
     if opened := metrics.get("open_set"):
@@ -180,8 +177,8 @@ def _further_results(metrics: dict, baselines: dict) -> list[Section]:
             if opened.get(task)
         ]
         text = (
-            "Half of the test people, drawn by a seed, leave the gallery. The threshold is set so that one in a hundred of their queries "
-            "raises a false alarm. Found: queries of the people who stayed whose best picture is right and above the threshold."
+            "Half of the test people, drawn by a seed, leave the gallery; at most one in a hundred of their queries may score above "
+            "the threshold. Found: queries of the people who stayed whose best picture is right and above it."
         )
         if rows:
             header = ["task", "found, percent", "queries of known people", "of strangers"]

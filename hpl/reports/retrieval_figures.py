@@ -138,7 +138,7 @@ def _overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def draw_similarities(title: str, table: pd.DataFrame, path: Path) -> None:
-    """Histogram of the cosines of pairs of the same person and of others, each in percent of its pairs.
+    """Histogram of the similarities of pairs of the same person and of others, each in percent of its pairs.
 
     Args:
         table: columns low, high (edges of a bin), matches, others (counts).
@@ -157,7 +157,7 @@ def draw_similarities(title: str, table: pd.DataFrame, path: Path) -> None:
     used = np.flatnonzero((table["matches"] + table["others"]).to_numpy())
     axis.set(
         title=title,
-        xlabel="cosine of query and gallery picture",
+        xlabel="similarity of query and gallery picture",
         ylabel="% of the pairs",
         xlim=(edges[used[0]], edges[used[-1] + 1]),
     )
