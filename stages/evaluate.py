@@ -38,8 +38,8 @@ def main() -> None:
         with output_folder(evaluation) as folder:
             for task, table in ranks.items():
                 table.to_parquet(folder / f"rank_lists_{task}.parquet", index=False)
-            np.savez(folder / "attention.npz", **explain(images, texts, tables, profile.input, device))
             write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
+            np.savez(folder / "attention.npz", **explain(images, texts, tables, profile.input, device))
         write_json(baselines, {"zero_shot": zero_shot, **{floor: histogram for floor, (histogram, _) in floors.items()}})
         write_json(metrics, figures)
 
