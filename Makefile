@@ -5,18 +5,23 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all check exp
+.PHONY: repro test test-all check exp chromium
 repro: .venv/.installed
 	dvc repro
 test: .venv/.installed
 	python -m pytest -m "not slow"
-test-all: .venv/.installed
+test-all: .venv/.installed chromium
 	python -m pytest
 check: .venv/.installed
 	python -m hpl.config
 exp: .venv/.installed
 	python -m hpl.config $(S)
 	dvc exp run $(addprefix -S ,$(S))
+
+# The report's page is tried in a browser; where none can be had, those tests say that they are skipped.
+chromium:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get install -y -qq chromium >/dev/null; } || \
+		echo "no chromium: the report's page is not tried in a browser"
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,8 +1,8 @@
 """Where in a picture the two class tokens look: Grad-CAM of both on the same picture (paper Fig. 4).
 
 Shapes: B pictures; D joint width; X tokens, of which the last N are patches; C width of the image tower.
-Source: Selvaraju et al., Grad-CAM, ICCV 2017. In a ViT the patches leaving the last block do not reach the class tokens, so the maps are
-taken from the tokens that enter its attention.
+Source: Selvaraju et al., Grad-CAM, ICCV 2017. In a ViT the patches that leave the last block do not reach the class tokens, so the
+maps are taken from the tokens that enter its attention.
 """
 
 import numpy as np
@@ -57,7 +57,7 @@ def explain(
 ) -> dict[str, np.ndarray]:
     """Maps of both tokens for some captioned pictures of the first T2I set's test split, chosen by rule.
 
-    Of the people with a captioned and another picture, `count` are taken, evenly spaced by their name; of each the first captioned
+    Of the people with a captioned and another picture, `count` are taken, evenly spaced by name; of each the first captioned
     picture with its first caption, and as the partner in cos(v_i2i, v_i2i) the next picture of the person.
 
     Returns:

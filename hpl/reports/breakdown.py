@@ -19,7 +19,7 @@ TINTS = "tints"  # of an identity: numbers, not a name
 def choose_queries(scores: pd.DataFrame, key: str, count: int, seed: int) -> dict[str, pd.DataFrame]:
     """Rows of `scores` that are shown as "best", "worst" and "random": at most `count` of each, each of another person.
 
-    Best have the highest average precision and worst the lowest, ties by the query's id; random are drawn with `seed` from the rest.
+    Best have the highest average precision, worst the lowest, ties by the query's id; random are drawn by `seed` from the rest.
     """
     rest = scores[scores["first_rank"] > 0].sort_values(key)
     orders = {
@@ -60,7 +60,7 @@ def read_attributes(tables: Manifests, dataset: str) -> pd.DataFrame:
 
 
 def first_found(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, task: str) -> pd.DataFrame:
-    """Of each scored query: the picture that was asked about (`asked`), the one found first (`found`), and if it is the right person."""
+    """Of each scored query: the picture asked about (`asked`), the one found first (`found`), and whether the person is right."""
     key = KEYS[task]
     first = lists[lists["rank"] == 1].merge(scores.loc[scores["first_rank"] > 0, [key, "first_rank", "ap"]], on=key)
     asked = first[key] if task == "i2i" else tables.captions.set_index("caption_id")["image_id"].reindex(first[key]).to_numpy()
@@ -93,7 +93,7 @@ def agreement(first: pd.DataFrame, attributes: pd.DataFrame, tables: Manifests) 
 
 
 def confusion(first: pd.DataFrame, attributes: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Counts of queries: value of an attribute asked for (rows) against that of the picture found first (columns), frequent ones first."""
+    """Counts of queries: an attribute's value asked for (rows) and found first (columns), frequent values first."""
     known = first[first["asked"].isin(attributes.index) & first["found"].isin(attributes.index)]
     asked, found = (attributes.loc[known[side], name].to_numpy() for side in ("asked", "found"))
     counts = pd.crosstab(pd.Series(asked, name="asked"), pd.Series(found, name="found"))

@@ -1,7 +1,7 @@
 """What a report says, once, and the two forms it is given in: Markdown beside its pictures, and one HTML page that holds them.
 
-A block is a paragraph (str), a Table, a Figure, or Facts. In a paragraph, which we alone write, `code` and [text](target) are marked
-up. Everything else may hold a user's words, and is shown as it is.
+A block is a paragraph (str), a Table, a Figure, or Facts. In a paragraph, which we alone write, `code` and [text](target) are
+marked up. Everything else may hold a user's words, and is shown as it is.
 """
 
 import base64
@@ -15,7 +15,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first `num_left` columns are aligned left, the others right. `fold`: shown on demand, where that can be."""
+    """Cells as text; the first `num_left` columns are aligned left, the others right. `fold`: shown on demand, in HTML."""
 
     header: list[str]
     rows: list[list[str]]
@@ -96,7 +96,8 @@ def html(block: str | Table | Figure | Facts) -> str:
         )
         label = escape(block.caption or block.header[0])
         caption = f"<caption>{escape(block.caption)}</caption>" if block.caption and not block.fold else ""
-        table = f'<div class="wide" role="region" aria-label="{label}" tabindex="0"><table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>'
+        table = f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>"
+        table = f'<div class="wide" role="region" aria-label="{label}" tabindex="0">{table}</div>'
         return f"<details><summary>{escape(block.caption)}</summary>{table}</details>" if block.fold else table
     pictures = "\n".join(_image(file, alt) for file, alt in block.pictures)
     details = f"<ol>{''.join(f'<li>{escape(line)}</li>' for line in block.details)}</ol>" if block.details else ""

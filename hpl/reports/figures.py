@@ -1,6 +1,5 @@
 """Pictures of a report, as PNG files with the same bytes for the same content."""
 
-from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -31,15 +30,15 @@ def tile(file: Path) -> np.ndarray:
 def save_png(figure: Figure, path: Path) -> None:
     """Write and close a figure as a PNG of 32 steps a channel, half the size, without metadata that names a version."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = BytesIO()
-    figure.savefig(drawn, dpi=DPI, format="png")
+    figure.set_dpi(DPI)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
     plt.close(figure)
-    pixels = np.asarray(Image.open(drawn).convert("RGB"))
-    Image.fromarray((pixels & 0xF8) | (pixels >> 5)).save(path, "PNG", optimize=True)
+    Image.fromarray((pixels & 0xF8) | (pixels >> 5)).save(path, "PNG")
 
 
 def draw_curves(title: str, table: pd.DataFrame, label: str, path: Path, logarithmic: bool = True) -> None:
-    """Every column of `table` against its column epoch; blank cells are left out, and columns that are zero throughout were switched off."""
+    """Every column against the column epoch, without blank cells; a column that is zero throughout was switched off."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     names = [name for name in table.columns if name != "epoch" and (table[name].fillna(0) != 0).any()]
     for number, name in enumerate(names):
@@ -62,7 +61,7 @@ def draw_curves(title: str, table: pd.DataFrame, label: str, path: Path, logarit
 
 
 def draw_sizes(images: pd.DataFrame, token_lengths: pd.DataFrame, context_length: int, path: Path) -> None:
-    """Histograms by data set: height and width of the pictures, and tokens of the captions, with the length at which they are cut.
+    """Histograms by data set: height and width of the pictures, tokens of the captions, and the length at which they are cut.
 
     Args:
         images: columns dataset, height, width.

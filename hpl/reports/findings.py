@@ -70,9 +70,9 @@ def attention(maps: dict, tables: Manifests, figures: Path) -> list[Section]:
         "A row a picture: the picture, over it the map of the T2I token, then that of the I2I token, its partner, and the caption"
     )
     text = (
-        "Grad-CAM of both class tokens on the same picture (paper Fig. 4): bright is what speaks for cos(v_t2i, t_eos) of the caption, "
-        "and for cos(v_i2i, v_i2i) of the partner, another picture of the person. The people are evenly spaced over the test split, "
-        "not chosen by their maps. A map is as fine as the patches; one without a bright place: nothing spoke for the similarity."
+        "Grad-CAM of both class tokens on the same picture (paper Fig. 4): bright is what speaks for cos(v_t2i, t_eos) of the "
+        "caption, and for cos(v_i2i, v_i2i) of the partner, another picture of the person. The people are evenly spaced over the "
+        "test split, not chosen by their maps. A map is as fine as the patches; where nothing is bright, nothing speaks for it."
     )
     return [
         Section("Where the two tokens look", [text, Figure([(figures / "attention.png", alt)], details=captions)], short=True)
@@ -87,12 +87,11 @@ def similarities(table: pd.DataFrame, figures: Path) -> Section:
             path, part = figures / f"similarities_{task}_{len(pictures)}.png", part.sort_values("low")
             draw_similarities(f"{title}, {dataset}", part, path)
             same, others = part["matches"].sum(), part["others"].sum()
-            pictures.append(
-                (path, f"Histogram of the similarities of {same:,} pairs of one person and {others:,} of two: {title}, {dataset}")
-            )
+            alt = f"Histogram of the similarities of {same:,} pairs of one person and {others:,} of two: {title}, {dataset}"
+            pictures.append((path, alt))
     text = (
-        "Cosines (or what re-ranking makes of them) of all queries with the gallery that the protocol gives them. The less the two shapes overlap, the better one "
-        "threshold would do."
+        "Cosines (or what re-ranking makes of them) of all queries with the gallery that the protocol gives them. The less the two "
+        "shapes overlap, the better one threshold would do."
     )
     return Section("Similarities of right and wrong pairs", [text, Figure(pictures)])
 
@@ -123,7 +122,7 @@ def by_attribute(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, f
         blocks += [
             f"Of the {len(first):,} captions, {int(shared['num_wrong'].iloc[0]):,} find a wrong person first. Where the bar is far "
             "beyond the mark, the attribute was found, and something else was confused; where it ends at the mark, the attribute "
-            "played no part. Bag: of the picture; all others: of the person.",
+            "played no part. The bag is that of the picture, all else is of the person.",
             Figure([(figures / "attributes.png", alt)]),
             Table(["attribute", "shared, percent", "by chance", "difference"], rows, "The same in numbers", fold=True),
         ]
@@ -132,8 +131,8 @@ def by_attribute(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, f
     total, right = counts.to_numpy().sum(), np.trace(counts.to_numpy())
     alt = f"Heat map of the upper garment's colour, described against found first: the same for {right:,} of {total:,} captions"
     caption = (
-        "Colour of the upper garment: of the person described, and in the picture found first, right pictures among them. The numbers "
-        "are captions; the darker, the more of a row."
+        "Colour of the upper garment: of the person described, and in the picture found first, right pictures among them. The "
+        "numbers are captions; the darker, the more of a row."
     )
     blocks += [Figure([(figures / "confusion.png", alt)], caption), _attribute_table(first, attributes)]
     return [Section("Text to image by attribute", blocks)]

@@ -67,8 +67,8 @@ def write_report(
 
 
 FOOT = (
-    "Written by the `report` stage from `data/evaluation`, `reports/metrics.json` and `reports/baselines.json`. More on the data: "
-    "[data_audit.md](data_audit.md). If ablations were run, they stand in [ablation/index.html](ablation/index.html)."
+    "Written by the `report` stage from `data/evaluation`, `reports/metrics.json` and `reports/baselines.json`. More on the "
+    "data: [data_audit.md](data_audit.md). If ablations were run, they stand in [ablation/index.html](ablation/index.html)."
 )
 
 
@@ -118,10 +118,10 @@ def _cells(figures: dict, names: list[str] | None = None) -> list[str]:
 
 
 def _results(metrics: dict, baselines: dict, histograms: dict) -> Section:
+    counts = {task: (metrics[task]["num_queries"], metrics[task]["num_skipped"]) for task in TASKS if task in metrics}
     queries = ". ".join(
-        f"{TASKS[task]}: {metrics[task]['num_queries']:,} {QUERIES[task]} as queries ({metrics[task]['num_skipped']:,} skipped without a match)"
-        for task in TASKS
-        if task in metrics
+        f"{TASKS[task]}: {asked:,} {QUERIES[task]} as queries ({skipped:,} skipped without a match)"
+        for task, (asked, skipped) in counts.items()
     )
     text = (
         f"{queries}. Rk: a right picture among the first k; mAP: mean of the precision at each right picture; mINP: right pictures "

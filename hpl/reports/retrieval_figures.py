@@ -1,4 +1,4 @@
-"""Pictures of what a model finds: rank lists, maps of the class tokens, similarities, features in the plane, and what is confused."""
+"""Pictures of what a model finds: rank lists, maps of the class tokens, similarities, features in the plane, confusions."""
 
 import textwrap
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -69,11 +70,11 @@ def draw_contact_sheet(rows: list[tuple[str, list[list[Path]]]], path: Path) -> 
 
 
 def draw_rank_lists(groups: dict[str, list[dict]], length: int, path: Path) -> None:
-    """Rank lists under headings: the query (a picture file or a sentence), then the pictures found, framed and marked as right or wrong.
+    """Rank lists under headings: a query (picture or sentence), then what was found, framed and marked as right or wrong.
 
     Args:
-        groups: heading -> rows. A row has `query` (a file, or None), `text` (the sentence, or what is known of the picture) and `found`:
-            a list of (file, similarity, match).
+        groups: heading -> rows. A row has `query` (a file, or None), `text` (the sentence, or what is known of the picture) and
+            `found`: a list of (file, similarity, match).
         length: pictures of a list at most.
     """
     by_picture = any(row["query"] for rows in groups.values() for row in rows)
@@ -148,11 +149,12 @@ def draw_similarities(title: str, table: pd.DataFrame, path: Path) -> None:
     middles = (edges[:-1] + edges[1:]) / 2
     for name, label, colour, filled in (("others", "other people", RED, True), ("matches", "same person", COLOURS[0], False)):
         counts = table[name].to_numpy()
+        if not counts.any():
+            continue
         mean = np.average(middles, weights=counts)
-        label = f"{label}: {counts.sum():,} pairs, mean {mean:.2f}"
-        axis.stairs(
-            100 * counts / counts.sum(), edges, fill=filled, alpha=0.45 if filled else 1, color=colour, linewidth=2, label=label
-        )
+        label = f"{label}: {counts.sum():,} pairs, mean {mean:.3f}"
+        style = {"fill": filled, "alpha": 0.45 if filled else 1, "color": colour, "linewidth": 2, "label": label}
+        axis.stairs(100 * counts / counts.sum(), edges, **style)
         axis.axvline(mean, color=colour, linestyle="--", linewidth=1.2)
     used = np.flatnonzero((table["matches"] + table["others"]).to_numpy())
     axis.set(
@@ -161,13 +163,14 @@ def draw_similarities(title: str, table: pd.DataFrame, path: Path) -> None:
         ylabel="% of the pairs",
         xlim=(edges[used[0]], edges[used[-1] + 1]),
     )
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
     save_png(figure, path)
 
 
 def project(features: np.ndarray, seed: int) -> np.ndarray:
-    """Features n x D in the plane, n x 2: PCA to 50 dimensions, then t-SNE from the first two. On one thread: the same bytes each time."""
+    """Features n x D in the plane, n x 2: PCA to 50 dimensions, then t-SNE from the first two. One thread: the same bytes again."""
     with threadpool_limits(1):
         count = min(50, *features.shape)
         reduced = PCA(count, svd_solver="full").fit_transform(np.asarray(features, np.float64))

@@ -1,4 +1,4 @@
-"""Grad-CAM of both class tokens: against finite differences, on a picture with one patch that matters, and for pictures chosen by rule."""
+"""Grad-CAM of both class tokens: against finite differences, with one patch that matters, and of pictures chosen by rule."""
 
 from copy import deepcopy
 from pathlib import Path

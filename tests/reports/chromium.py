@@ -73,13 +73,14 @@ def browser() -> Iterator[Browser]:
     inner = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (reads, writes)]  # above the two numbers that chromium expects
     os.close(reads), os.close(writes)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [CHROMIUM, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
         process = subprocess.Popen(
-            ["bash", "-c", f'exec "$@" 3<&{inner[0]} 4>&{inner[1]}', "-", CHROMIUM, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"],
+            ["bash", "-c", f'exec "$@" 3<&{inner[0]} 4>&{inner[1]}', "-", *command],
             pass_fds=inner,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         for end in inner:
             os.close(end)
         try:

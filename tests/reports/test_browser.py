@@ -1,4 +1,4 @@
-"""The page in a real browser: at the width of a phone and of a desk it asks for nothing, complains of nothing, and shows everything."""
+"""The page in a real browser: on a phone and on a desk it asks for nothing, complains of nothing, and shows everything."""
 
 from collections.abc import Iterator
 from pathlib import Path
