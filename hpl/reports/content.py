@@ -127,7 +127,7 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 1rem; }
 h2 { font-size: 1.25rem; margin: 2.8rem 0 .6rem; padding-top: .8rem; border-top: 1px solid #d9d9d9; scroll-margin-top: .5rem; }
 a { color: #0b57a4; }
 code { background: #f1f1f1; padding: .05em .3em; border-radius: 3px; overflow-wrap: anywhere; }
-nav ol { columns: 16rem; margin: .3rem 0; padding-left: 1.6rem; }
+nav ol { columns: 17rem; margin: .3rem 0; padding: 0; list-style-position: inside; }
 nav li { padding: .2rem 0; break-inside: avoid; }
 dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1rem; margin: 1rem 0; }
 dt { color: #555; }
@@ -137,7 +137,7 @@ table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabu
 caption { text-align: left; padding: 0 0 .4rem; color: #555; }
 th, td { padding: .32rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: right; white-space: nowrap; }
 .left { text-align: left; }
-th:first-child { font-weight: 500; white-space: normal; min-width: 8rem; }
+th:first-child { font-weight: 500; white-space: normal; min-width: 5.5rem; }
 thead th { border-bottom: 2px solid #999; font-weight: 600; }
 details { margin: 1rem 0; }
 summary { cursor: pointer; padding: .3rem 0; }
