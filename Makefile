@@ -9,12 +9,12 @@ JOBS ?= 1
 BASE ?= origin/main
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all check exp ablation pr-comment
+.PHONY: repro test test-all check exp ablation pr-comment chromium
 repro: .venv/.installed
 	dvc repro
 test: .venv/.installed
 	python -m pytest -m "not slow"
-test-all: .venv/.installed
+test-all: .venv/.installed chromium
 	python -m pytest
 check: .venv/.installed
 	python -m hpl.config
@@ -25,6 +25,11 @@ ablation: .venv/.installed
 	ablation/run $(JOBS)
 pr-comment: .venv/.installed
 	@python -m hpl.reports.pull_request $(BASE)
+
+# The report's page is tried in a browser; where none can be had, those tests say that they are skipped.
+chromium:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+		echo "no chromium: the report's page is not tried in a browser"
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

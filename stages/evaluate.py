@@ -10,6 +10,7 @@ from hpl.backbones.distributed import rank, run_processes
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.trained import load_trained
 from hpl.backbones.weights import load_backbone
+from hpl.batches.attention import explain
 from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.batches.retrieval import (
     choose_tokens,
@@ -48,6 +49,7 @@ def main() -> None:
             np.savez(folder / "tokens.npz", **choose_tokens(encoded))
             write_json(folder / "settings.json", describe_settings(profile.evaluate))
             write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
+            np.savez(folder / "attention.npz", **explain(images, texts, tables, profile.input, device))
         write_json(baselines, {"zero_shot": zero_shot, **{floor: histogram for floor, (histogram, _) in floors.items()}})
         write_json(metrics, figures)
 

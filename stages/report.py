@@ -1,4 +1,4 @@
-"""Render reports/README.md and its pictures."""
+"""Render reports/README.md, its pictures, and reports/index.html, which holds them and more."""
 
 import sys
 from pathlib import Path
@@ -13,16 +13,15 @@ def main() -> None:
     params = load_params()
     profile = params.active
     settings = {
-        "Profile": f"`{params.profile}`"
+        "Profile": params.profile
         + (" (the synthetic data set: these figures say nothing about real cameras)" if params.profile == "bundled" else ""),
         "Trained on": " + ".join(source.label for source in profile.data.datasets if "train" in source.use),
         "Evaluated on": " + ".join(source.label for source in profile.data.datasets if "test" in source.use),
         "Tasks trained": ", ".join(params.tasks) + f"; seed {params.seed}; the last epoch is evaluated, none was chosen",
     }
     titles = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": "train.csv"}
-    write_report(
-        reports, manifests, evaluation, {title: curves / name for title, name in titles.items()}, metrics, baselines, settings
-    )
+    files = {title: curves / name for title, name in titles.items()}
+    write_report(reports, manifests, evaluation, files, metrics, baselines, settings, params.seed)
 
 
 if __name__ == "__main__":

@@ -115,8 +115,9 @@ def test_every_output_is_there_and_says_what_it_should(project: Path) -> None:
     assert not set(training["pid"]) & set(images.loc[(images["split"] == "test") & (images["pid"] > 0), "pid"])
     assert (images["role"] == "dropped").any()
     page = (project / "reports/README.md").read_text()
-    for link in ("figures/curves.png", "figures/contact_sheet.png", "figures/rank_lists_t2i.png", "figures/rank_lists_i2i.png"):
-        assert f"({link})" in page and (project / "reports" / link).stat().st_size > 5000
+    for name in ("curves_train", "contact_sheet", "attention", "rank_lists_t2i", "rank_lists_i2i"):
+        assert f"(figures/{name}.png)" in page and (project / f"reports/figures/{name}.png").stat().st_size > 5000
+    assert (project / "reports/index.html").read_text().count("<img ") == len(list((project / "reports/figures").glob("*.png")))
     assert f"{metrics['t2i']['rank1']:.2f}" in page and f"{baselines['zero_shot']['i2i']['mAP']:.2f}" in page
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from hpl.files import output_folder, read_json, write_json, write_text
 from hpl.manifests.tables import Manifests
+from hpl.reports.content import Table, markdown
 from hpl.reports.figures import draw_pairs, draw_sizes
 
 PAIRS = 4  # linked pairs shown of each kind
@@ -58,16 +59,16 @@ def _pairs(tables: Manifests, links: pd.DataFrame) -> list[tuple[str, Path, Path
     return chosen
 
 
-def counts_table(audit: dict) -> str:
-    """Markdown table of what was read: people, pictures and captions for each set, split and role."""
-    lines = ["| data set | split | used as | people | pictures | captions |", "|---|---|---|---:|---:|---:|"]
+def counts_table(audit: dict) -> Table:
+    """What was read: people, pictures and captions for each set, split and role."""
+    rows = []
     for name, account in sorted(audit["datasets"].items()):
         for split, roles in sorted(account["counts"].items()):
             for role, count in sorted(roles.items()):
                 more = [f"{count[key]:,} {key}" for key in ("junk", "distractors") if count.get(key)]
                 pictures = f"{count['pictures']:,}" + (f" ({', '.join(more)})" if more else "")
-                lines.append(f"| {name} | {split} | {role} | {count['people']:,} | {pictures} | {count['captions']:,} |")
-    return "\n".join(lines)
+                rows.append([name, split, role, f"{count['people']:,}", pictures, f"{count['captions']:,}"])
+    return Table(["data set", "split", "used as", "people", "pictures", "captions"], rows, num_left=3)
 
 
 def links_sentence(audit: dict) -> str:
@@ -91,7 +92,7 @@ def _page(audit: dict, context_length: int, has_pairs: bool, figures: str) -> st
     sections = [
         "# What was read\n\nWritten by the `audit` stage from data/manifests; the same as JSON: [data_audit.json](data_audit.json).",
         "## Counts\n\nBefore a picture is used: `dropped` people are linked to a test split, `unused` test people belong to a set that is "
-        f"not evaluated.\n\n{counts_table(audit)}",
+        f"not evaluated.\n\n{markdown(counts_table(audit))}",
         f"## Links\n\n{links_sentence(audit)}\n\n{_links_table(audit)}",
     ]
     if has_pairs:

@@ -1,4 +1,4 @@
-"""reports/README.md: the result table, the curves, the data, and rank lists of both tasks."""
+"""reports/README.md and reports/index.html: results, where they come from, and what the model finds and confuses."""
 
 from pathlib import Path
 
@@ -7,40 +7,16 @@ import pandas as pd
 
 from hpl.files import read_json, write_text
 from hpl.manifests.tables import Manifests
+from hpl.reports.content import Facts, Figure, Section, Table, html_page, markdown, markdown_page
 from hpl.reports.data_audit import counts_table, links_sentence
-from hpl.reports.figures import draw_contact_sheet, draw_curves, draw_rank_lists
+from hpl.reports.figures import draw_curves
+from hpl.reports.findings import TASKS, attention, by_attribute, by_camera, projection, rank_lists, similarities
+from hpl.reports.retrieval_figures import draw_contact_sheet
 
-FIGURES = ["rank1", "rank5", "rank10", "mAP", "mINP"]
-NUM_QUERIES = 6  # rank lists shown for each task
+FIGURES = {"rank1": "R1", "rank5": "R5", "rank10": "R10", "mAP": "mAP", "mINP": "mINP"}
+QUERIES = {"t2i": "captions", "i2i": "pictures"}
 NUM_PEOPLE = 2  # people of each data set and split in the contact sheet
-NUM_PICTURES = 12  # of each of them
-
-
-def result_table(metrics: dict, baselines: dict) -> str:
-    """Markdown table of both tasks: the trained model, the backbone before training, and the floor."""
-    rows = {
-        "HPL, trained": metrics,
-        "same backbone, zero-shot": baselines["zero_shot"],
-        "colour histogram": baselines.get("colour_histogram", {}),
-        "colour histogram, middle of the picture": baselines.get("colour_histogram_middle", {}),
-    }
-    lines = ["| percent | T2I R1 | R5 | R10 | mAP | mINP | I2I R1 | R5 | R10 | mAP | mINP |", "|---|" + "---:|" * 10]
-    for name, figures in rows.items():
-        lines.append(f"| {name} | {_cells(figures)} |")
-    return "\n".join(lines)
-
-
-def _cells(figures: dict) -> str:
-    return " | ".join(f"{figures[task][figure]:.2f}" if task in figures else "-" for task in ("t2i", "i2i") for figure in FIGURES)
-
-
-def others_table(metrics: dict, baselines: dict) -> str:
-    """Markdown table of the further data sets that were evaluated, trained and zero-shot; empty if there are none."""
-    lines = ["| percent | T2I R1 | R5 | R10 | mAP | mINP | I2I R1 | R5 | R10 | mAP | mINP |", "|---|" + "---:|" * 10]
-    for name, figures in sorted(metrics.get("others", {}).items()):
-        lines.append(f"| {name} | {_cells(figures)} |")
-        lines.append(f"| {name}, zero-shot | {_cells(baselines['zero_shot']['others'][name])} |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+NUM_PICTURES = 5  # of each of them
 
 
 def write_report(
@@ -51,95 +27,204 @@ def write_report(
     metrics: Path,
     baselines: Path,
     settings: dict[str, str],
+    seed: int,
 ) -> None:
-    """Render the page and its pictures.
+    """Render both pages and their pictures.
 
     Args:
-        folder: holds README.md and figures/.
+        folder: holds README.md, index.html and figures/.
         curves: title -> CSV.
-        settings: what stands above the table, name -> value.
+        settings: what stands above the results, name -> value.
+        seed: of the random queries and the projection.
     """
     tables, audit = Manifests(manifests), read_json(manifests / "audit.json")
-    figures = folder / "figures"
-    draw_curves({title: pd.read_csv(path) for title, path in curves.items()}, figures / "curves.png")
-    draw_contact_sheet(_people(tables), figures / "contact_sheet.png")
-    sentences = tables.captions.set_index("caption_id")["caption"]
-    for task, key in (("t2i", "caption_id"), ("i2i", "query_image_id")):
-        if task not in read_json(metrics):
-            continue
-        lists = pd.read_parquet(evaluation / f"rank_lists_{task}.parquet")
-        lists = lists[lists["dataset"] == lists["dataset"].iloc[0]]
-        queries = lists[key].unique()
+    scored, figures = read_json(metrics), folder / "figures"
+    tasks = [task for task in TASKS if task in scored]
+    lists, scores = (
+        {task: _of_first_set(pd.read_parquet(evaluation / f"{name}_{task}.parquet")) for task in tasks}
+        for name in ("rank_lists", "scores")
+    )
+    sections = [
+        Section("What was run", [Facts(settings | _evaluated(read_json(evaluation / "settings.json")))], short=True),
+        _results(scored, read_json(baselines), read_json(evaluation / "histograms.json")),
+        *_further_results(scored, read_json(baselines)),
+        *(rank_lists(task, lists[task], scores[task], tables, seed, figures) for task in tasks),
+        *attention(np.load(evaluation / "attention.npz"), tables, figures),
+        similarities(pd.read_parquet(evaluation / "similarities.parquet"), figures),
+        *(by_camera(scores["i2i"]) if "i2i" in tasks else []),
+        *(by_attribute(lists["t2i"], scores["t2i"], tables, figures) if "t2i" in tasks else []),
+        *(projection(np.load(evaluation / "tokens.npz"), tables, seed, figures) if "i2i" in tasks else []),
+        _curves(curves, figures),
+        _data(tables, audit, figures),
+    ]
+    write_text(folder / "index.html", html_page("Hierarchical Prompt Learning: report", sections, FOOT))
+    more = Section(
+        "More",
+        ["[index.html](index.html) has all of this and more on one page that needs no network: download and open it."],
+        True,
+    )
+    write_text(folder / "README.md", markdown_page("Report", [*sections, more], folder))
+
+
+FOOT = (
+    "Written by the `report` stage from `data/evaluation`, `reports/metrics.json` and `reports/baselines.json`. More on the "
+    "data: [data_audit.md](data_audit.md). If ablations were run, they stand in [ablation/index.html](ablation/index.html)."
+)
+
+
+def _of_first_set(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["dataset"] == table["dataset"].iloc[0]]
+
+
+def _evaluated(settings: dict) -> dict[str, str]:
+    """How evaluate was set, in words."""
+    switches = {"rerank": "Re-ranking", "flip": "Features averaged with the mirror image's"}
+    return {
+        **{words: "on" if settings[name] else "off" for name, words in switches.items()},
+        "Weight of the sentence in composed queries": f"{settings['composed_weight']:g}",
+    }
+
+
+def task_tables(metrics: dict, baselines: dict) -> list[Table]:
+    """A table a task: the trained model, the backbone before training, and the floor; 95 % intervals where they were computed."""
+    models = {
+        "HPL, trained": metrics,
+        "same backbone, zero-shot": baselines["zero_shot"],
+        "colour histogram": baselines.get("colour_histogram", {}),
+        "colour histogram, middle of the picture": baselines.get("colour_histogram_middle", {}),
+    }
+    return [
+        Table(
+            [f"{title}, percent", *FIGURES.values()],
+            [[name, *_cells(model[task])] for name, model in models.items() if task in model],
+        )
+        for task, title in TASKS.items()
+        if task in metrics
+    ]
+
+
+def result_table(metrics: dict, baselines: dict) -> str:
+    """The same as Markdown."""
+    return "\n\n".join(markdown(table) for table in task_tables(metrics, baselines))
+
+
+def _cells(figures: dict, names: list[str] | None = None) -> list[str]:
+    cells = []
+    for name in names or FIGURES:
+        ends = [figures.get(f"{name}_ci_{end}") for end in ("low", "high")]
+        interval = f" ({ends[0]:.1f}-{ends[1]:.1f})" if None not in ends else ""
+        cells.append(f"{figures[name]:.2f}{interval}")
+    return cells
+
+
+def _results(metrics: dict, baselines: dict, histograms: dict) -> Section:
+    counts = {task: (metrics[task]["num_queries"], metrics[task]["num_skipped"]) for task in TASKS if task in metrics}
+    queries = ". ".join(
+        f"{TASKS[task]}: {asked:,} {QUERIES[task]} as queries ({skipped:,} skipped without a match)"
+        for task, (asked, skipped) in counts.items()
+    )
+    text = (
+        f"{queries}. Rk: a right picture among the first k; mAP: mean of the precision at each right picture; mINP: right pictures "
+        "over the rank of the last one. In brackets: 95 % of bootstrap samples of the test people; how far another training run would "
+        "move a figure is not in it. Ties count against us. The zero-shot row is the backbone before stage II."
+    )
+    if histograms:
+        text += (
+            " The histogram rows learn nothing: each is the best by mAP of eight counts of colour "
+            f"({histograms['colour_histogram']}; {histograms['colour_histogram_middle']}), over the whole picture and without a fifth "
+            "of the width at each side, where the background is."
+        )
+    return Section("Results on the test split", [*task_tables(metrics, baselines), text], short=True)
+
+
+def other_tables(metrics: dict, baselines: dict) -> list[Table]:
+    """A table a task of the further data sets that were evaluated, trained and zero-shot."""
+    others, before = metrics.get("others", {}), baselines["zero_shot"].get("others", {})
+    tables = []
+    for task, title in TASKS.items():
         rows = []
-        for query in queries[np.linspace(0, len(queries) - 1, min(NUM_QUERIES, len(queries))).round().astype(int)]:
-            found = lists[lists[key] == query]
-            shown = {"caption": sentences[query]} if task == "t2i" else {"picture": _file(tables, query)}
-            files = [_file(tables, image) for image in found["image_id"]]
-            rows.append({**shown, "found": list(zip(files, found["similarity"], found["match"], strict=True))})
-        draw_rank_lists(rows, int(lists["rank"].max()), figures / f"rank_lists_{task}.png")
-    histograms = read_json(evaluation / "histograms.json")
-    write_text(folder / "README.md", _page(read_json(metrics), read_json(baselines), histograms, audit, settings))
+        for name in sorted(name for name in others if task in others[name]):
+            rows += [[name, *_cells(others[name][task])], [f"{name}, zero-shot", *_cells(before[name][task])]]
+        if rows:
+            tables.append(Table([f"{title}, percent", *FIGURES.values()], rows))
+    return tables
 
 
-def _file(tables: Manifests, image_id: int) -> Path:
-    return tables.files(tables.images.loc[[image_id]])[0]
+def _further_results(metrics: dict, baselines: dict) -> list[Section]:
+    sections = []
+    if tables := other_tables(metrics, baselines):
+        text = "The same model on the test split of further sets: across domains where it was not trained on them."
+        sections.append(Section("Other data sets", [text, *tables], short=True))
+    if composed := metrics.get("composed"):
+        rows = [
+            [name, *_cells(composed[key], ["rank1", "mAP"]), f"{composed[key]['num_queries']:,}"]
+            for key, name in (("picture", "picture alone"), ("sentence", "sentence alone"), ("both", "picture and sentence"))
+        ]
+        text = (
+            "The query is a picture and a sentence about another picture of the same person, ranked by the weighted mean of both "
+            "similarities, each standardised over the gallery; beside it each of the two alone on the same queries and galleries."
+        )
+        sections.append(Section("Composed queries", [text, Table(["query, percent", "R1", "mAP", "queries"], rows)], short=True))
+    if opened := metrics.get("open_set"):
+        rows = [
+            [
+                TASKS[task],
+                *_cells(opened[task], ["detection_rate"]),
+                f"{opened[task]['num_known']:,}",
+                f"{opened[task]['num_unknown']:,}",
+            ]
+            for task in TASKS
+            if opened.get(task)
+        ]
+        text = (
+            "Half of the test people, drawn by a seed, leave the gallery; at most one in a hundred of their queries may score above "
+            "the threshold. Found: queries of the people who stayed whose best picture is right and above it."
+        )
+        if rows:
+            header = ["task", "found, percent", "queries of known people", "of strangers"]
+            sections.append(Section("Strangers", [text, Table(header, rows)], short=True))
+    return sections
 
 
-def _people(tables: Manifests) -> list[tuple[str, list[Path]]]:
+def _curves(curves: dict[str, Path], figures: Path) -> Section:
+    pictures = []
+    for title, file in curves.items():
+        table = pd.read_csv(file)
+        validated = [name for name in table if name.startswith("val_")]
+        losses = table.drop(columns=["lr", *validated], errors="ignore")
+        path = figures / f"curves_{file.stem}.png"
+        if (losses.drop(columns="epoch") != 0).any(axis=None):
+            draw_curves(title, losses, "loss, mean of the epoch", path)
+            pictures.append((path, f"Losses by epoch: {title}"))
+        if table[validated].notna().any(axis=None):
+            names = {name: name.removeprefix("val_").replace("_", " ") for name in validated}
+            path = figures / f"curves_{file.stem}_validation.png"
+            draw_curves(
+                f"{title}: validation", table[["epoch", *validated]].rename(columns=names), "percent", path, logarithmic=False
+            )
+            pictures.append((path, f"Figures on the validation split by epoch: {title}"))
+    return Section("Curves", [Figure(pictures)], short=True)
+
+
+def _data(tables: Manifests, audit: dict, figures: Path) -> Section:
+    draw_contact_sheet(_people(tables), figures / "contact_sheet.png")
+    more = "[More on the data](data_audit.md)."
+    sheet = Figure([(figures / "contact_sheet.png", "Some people of each data set, a row each")], "Some people of each data set.")
+    return Section("What was read", [counts_table(audit), f"{links_sentence(audit)} {more}", sheet], short=True)
+
+
+def _people(tables: Manifests) -> list[tuple[str, list[list[Path]]]]:
     """The first people of each data set and split that have most pictures, at most NUM_PICTURES of each."""
     rows = []
     images = tables.images[(tables.images["pid"] > 0) & (~tables.images["role"].isin(["dropped", "unused"]))]
     for (dataset, split), group in images.groupby(["dataset", "split"], sort=True):
         if split == "val":
             continue
-        sizes = group.groupby("pid").size()
-        for pid in sizes.sort_values(ascending=False, kind="stable").index[:NUM_PEOPLE]:
+        people = group.groupby("pid").size().sort_values(ascending=False, kind="stable").index[:NUM_PEOPLE]
+        shown = []
+        for pid in people:
             pictures = group[group["pid"] == pid].sort_values(["camid", "path"])
             chosen = pictures.iloc[np.linspace(0, len(pictures) - 1, min(NUM_PICTURES, len(pictures))).round().astype(int)]
-            rows.append((f"{dataset}, {split}, pid {pid}", tables.files(chosen)))
+            shown.append(tables.files(chosen))
+        rows.append((f"{dataset}, {split}: pid {', '.join(map(str, people))}", shown))
     return rows
-
-
-QUERIES = {"t2i": "captions", "i2i": "pictures"}
-RANK_LISTS = {
-    "t2i": """## Rank lists, text to image
-
-Queries are evenly spaced over the test captions, not chosen by their result. Green: the right person; red: another.
-
-![Text-to-image rank lists: a caption, then the ten best pictures](figures/rank_lists_t2i.png)""",
-    "i2i": """## Rank lists, image to image
-
-Where cameras are known, the query's own camera is left out of the gallery, as the protocol says.
-
-![Image-to-image rank lists: a picture, then the ten best](figures/rank_lists_i2i.png)""",
-}
-
-
-def _page(metrics: dict, baselines: dict, histograms: dict, audit: dict, settings: dict[str, str]) -> str:
-    tasks = [task for task in QUERIES if task in metrics]
-    queries = ". ".join(
-        f"{task.upper()}: {metrics[task]['num_queries']:,} {QUERIES[task]} as queries ({metrics[task]['num_skipped']:,} skipped without a match)"
-        for task in tasks
-    )
-    results = f"""## Results on the test split
-
-{result_table(metrics, baselines)}
-
-{queries}. R*k*: a right picture among the first *k*; mAP: mean of the precision at each right picture; mINP: right pictures
-over the rank of the last one. Ties count against us. The zero-shot row is the backbone before stage II."""
-    if histograms:
-        results += f""" The histogram rows learn nothing: each is
-the best by mAP of eight counts of colour ({histograms["colour_histogram"]}; {histograms["colour_histogram_middle"]}), over the whole picture and without
-a fifth of the width at each side, where the background is."""
-    sections = ["# Report", "\n".join(f"- {name}: {value}" for name, value in settings.items()), results]
-    if others := others_table(metrics, baselines):
-        sections.append(
-            f"## Other data sets\n\nThe same model on the test split of further sets: across domains where it was not trained on them.\n\n{others}"
-        )
-    sections += [
-        "## Curves\n\n![Loss curves of each stage](figures/curves.png)",
-        f"## What was read\n\n{counts_table(audit)}\n\n{links_sentence(audit)} [More on the data](data_audit.md).",
-        "![Some people of each data set](figures/contact_sheet.png)",
-        *(RANK_LISTS[task] for task in tasks),
-    ]
-    return "\n\n".join(sections) + "\n"

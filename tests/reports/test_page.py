@@ -1,54 +1,135 @@
-"""The result table, and pictures with the same bytes for the same content."""
+"""The result tables, both forms of the report, and figures with the same bytes for the same content."""
 
+import re
+import shutil
+from html.parser import HTMLParser
 from pathlib import Path
 
-import pandas as pd
-from PIL import Image
+import numpy as np
+import pytest
 
-from hpl.reports.figures import draw_curves, draw_rank_lists
-from hpl.reports.page import others_table, result_table
-from tests.conftest import picture, save
-
-
-def figures(value: float) -> dict[str, float]:
-    return {name: value for name in ("rank1", "rank5", "rank10", "mAP", "mINP")}
+from hpl.reports.page import other_tables, result_table
+from tests.reports.conftest import HOSTILE, baselines, figures, measured, write
 
 
-def test_the_table_has_both_tasks_and_a_dash_for_what_was_not_measured() -> None:
-    table = result_table(
-        {"t2i": figures(50.0), "i2i": figures(60.25)},
-        {
-            "zero_shot": {"t2i": figures(40.0), "i2i": figures(41.0)},
-            "colour_histogram": {"i2i": figures(9.5)},
-            "colour_histogram_middle": {"i2i": figures(19.5)},
-        },
-    )
-    lines = table.splitlines()
-    assert len({line.count("|") for line in lines}) == 1
-    assert lines[2] == "| HPL, trained |" + " 50.00 |" * 5 + " 60.25 |" * 5
-    assert lines[4] == "| colour histogram |" + " - |" * 5 + " 9.50 |" * 5
+class Page(HTMLParser):
+    """Tags with their attributes, and what stands between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def named(self, name: str) -> list[dict]:
+        return [attributes for tag, attributes in self.tags if tag == name]
 
 
-def test_further_data_sets_have_a_table_of_their_own() -> None:
-    both = {"t2i": figures(50.0), "i2i": figures(60.25)}
-    assert others_table(both, {"zero_shot": both}) == ""
-    more = {**both, "others": {"MSMT17": {"i2i": figures(30.0)}}}
-    lines = others_table(more, {"zero_shot": {**both, "others": {"MSMT17": {"i2i": figures(10.0)}}}}).splitlines()
-    assert lines[2] == "| MSMT17 |" + " - |" * 5 + " 30.00 |" * 5
-    assert lines[3] == "| MSMT17, zero-shot |" + " - |" * 5 + " 10.00 |" * 5
+@pytest.fixture(scope="module")
+def page(reports: Path) -> Page:
+    return Page((reports / "index.html").read_text())
 
 
-def test_pictures_have_the_same_bytes_twice(tmp_path: Path) -> None:
-    file = save(picture(0), tmp_path / "a.png")
-    rows = [{"caption": "A man in a red coat walks past the shop.", "found": [(file, 0.5, True), (file, 0.25, False)]}]
-    curves = {
-        "train": pd.DataFrame({"epoch": [1, 2], "sdm": [2.0, 1.0], "total": [3.0, 2.0], "lr": [1e-5, 1e-6]}),
-        "none": pd.DataFrame({"epoch": [0]}),
-    }
-    for number in (1, 2):
-        draw_rank_lists(rows, 3, tmp_path / f"ranks{number}.png")
-        draw_rank_lists([{"picture": file, "found": []}], 3, tmp_path / f"pictures{number}.png")
-        draw_curves(curves, tmp_path / f"curves{number}.png")
-    for name in ("ranks", "pictures", "curves"):
-        assert (tmp_path / f"{name}1.png").read_bytes() == (tmp_path / f"{name}2.png").read_bytes()
-        assert Image.open(tmp_path / f"{name}1.png").width > 300
+def test_a_table_a_task_with_intervals_where_there_are_some() -> None:
+    t2i, i2i = result_table(measured(), baselines()).split("\n\n")
+    assert t2i.splitlines()[0] == "| T2I, percent | R1 | R5 | R10 | mAP | mINP |"
+    assert t2i.splitlines()[2] == "| HPL, trained | 50.00 (44.4-55.5) | 50.00 | 50.00 | 50.00 (43.0-57.0) | 50.00 |"
+    assert "histogram" not in t2i and i2i.splitlines()[4] == "| colour histogram |" + " 9.50 |" * 5
+    assert len({line.count("|") for line in i2i.splitlines()}) == 1
+    assert "T2I" not in result_table({"i2i": figures(1.0)}, baselines())
+
+
+def test_further_data_sets_have_tables_of_their_own() -> None:
+    assert other_tables({"t2i": figures(1.0)}, baselines()) == []
+    (table,) = other_tables(measured(), baselines())
+    assert table.rows == [["MSMT17", *["30.00"] * 5], ["MSMT17, zero-shot", *["10.00"] * 5]]
+
+
+def test_every_picture_is_inside_and_has_words(page: Page, reports: Path) -> None:
+    images = page.named("img")
+    assert len(images) == len(list((reports / "figures").glob("*.png"))) == 12
+    for image in images:
+        assert image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 20 and int(image["width"]) > 300
+    assert (reports / "index.html").stat().st_size < 3_000_000
+
+
+def test_nothing_is_loaded_from_elsewhere(page: Page, reports: Path) -> None:
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "iframe", "object", "embed", "video", "audio", "form", "base")
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "srcset", "data", "poster", "action"):
+            assert attributes.get(name, "data:").startswith("data:"), (tag, name)
+    assert [link["href"] for link in page.named("link")] == ["data:,"]
+    text = (reports / "index.html").read_text()
+    assert "url(" not in text and "@import" not in text and "default-src 'none'" in text
+    assert 'name="viewport" content="width=device-width, initial-scale=1"' in text
+
+
+def test_the_contents_lead_to_headings_and_links_to_files(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [link["href"] for link in page.named("a")]
+    inner = [link[1:] for link in links if link.startswith("#")]
+    assert inner == [attributes["id"] for attributes in page.named("h2")] and set(inner) <= set(ids) and len(inner) == 14
+    assert {link for link in links if not link.startswith("#")} == {"data_audit.md", "ablation/index.html"}
+
+
+def test_a_caption_is_shown_and_not_obeyed(page: Page, reports: Path) -> None:
+    shown = re.sub(r"\s+", " ", HOSTILE)
+    assert any(shown in text for text in page.text)  # a picture's caption, among those under the maps
+    assert "own <b>" in page.text and not page.named("b")
+    markdown = (reports / "README.md").read_text()
+    assert "<b>" not in markdown.replace("\\<b\\>", "") and "<script" not in markdown
+
+
+def test_what_was_measured_is_there(page: Page, reports: Path) -> None:
+    cells = set(page.text)
+    assert {"50.00 (44.4-55.5)", "12.34", "61.50", "1,020", "MSMT17, zero-shot", "picture and sentence"} <= cells
+    assert {"gender", "upper garment colour", "green", "4"} <= cells  # attributes, a value, a camera
+    headings = {"Image to image by camera", "Text to image by attribute", "Strangers", "Composed queries", "Other data sets"}
+    assert headings <= cells
+
+
+def test_the_short_form_has_the_main_figures_and_its_links_lead_somewhere(reports: Path) -> None:
+    text = (reports / "README.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert {
+        f"figures/{name}.png" for name in ("rank_lists_t2i", "rank_lists_i2i", "attention", "contact_sheet", "curves_train")
+    } <= {*links}
+    assert all((reports / link).exists() for link in links if link != "data_audit.md")
+    assert result_table(measured(), baselines()) in text
+
+
+def test_validation_is_drawn_where_there_is_some(reports: Path) -> None:
+    assert {file.name for file in (reports / "figures").glob("curves*")} == {"curves_train.png", "curves_train_validation.png"}
+
+
+def test_the_same_bytes_twice(reports: Path, manifests: Path, evaluation: Path, tmp_path: Path) -> None:
+    again = write(tmp_path / "again", manifests, evaluation)
+    files = [file.relative_to(reports) for file in reports.rglob("*") if file.is_file()]
+    assert len(files) == 14
+    for file in files:
+        assert (reports / file).read_bytes() == (again / file).read_bytes(), file
+        assert b"Software" not in (reports / file).read_bytes()[:400]
+
+
+def test_one_task_alone(manifests: Path, evaluation: Path, tmp_path: Path) -> None:
+    """A set without captions: no file of the other task, no picture explained."""
+    alone = tmp_path / "evaluation"
+    alone.mkdir()
+    for file in evaluation.iterdir():
+        if "t2i" not in file.name:
+            shutil.copy(file, alone)
+    ids = np.zeros(0, np.int64)
+    maps = np.zeros((0, 1, 1), np.float32)
+    np.savez(alone / "attention.npz", image_id=ids, caption_id=ids, partner_image_id=ids, t2i=maps, i2i=maps)
+    reports = write(tmp_path / "project", manifests, alone, {"i2i": figures(60.0)})
+    names = {file.stem for file in (reports / "figures").glob("*.png")}
+    assert "rank_lists_i2i" in names and not names & {"rank_lists_t2i", "attention", "attributes", "confusion"}
+    assert "Strangers" not in (reports / "index.html").read_text()
