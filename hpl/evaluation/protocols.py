@@ -14,7 +14,7 @@ from hpl.evaluation.metrics import RANKS, Rule, rank_order, score_block, stream_
 from hpl.evaluation.open_set import OpenSet
 
 NUM_BINS = 60  # of similarities, over their range
-FINE = 200  # bins for each 0.01 of similarity, of which those are made
+FINE = 20_000  # bins for each 1.0 of similarity, of which those are made
 
 
 def evaluate_t2i(
@@ -77,7 +77,7 @@ def examine(blocks: Iterable[tuple[int, np.ndarray]], rule: Rule, image_ids: np.
     """
     image_ids = np.asarray(image_ids)[rule.kept]
     scores, lists, open_set = [], [], OpenSet(rule)
-    counts = np.zeros((2, 200 * FINE + 1), np.int64)  # matches and others
+    counts = np.zeros((2, 2 * FINE + 1), np.int64)  # matches and others
     for start, similarity in blocks:
         scores.append(score_block(similarity, rule, start))
         lists.append(_rank_lists(similarity, rule, image_ids, length, start))
@@ -108,10 +108,10 @@ def _rank_lists(similarity: np.ndarray, rule: Rule, image_ids: np.ndarray, lengt
 
 def _count_similarities(similarity: np.ndarray, rule: Rule, start: int) -> np.ndarray:
     """2 x fine bins from -1 to 1: of matches and of others; what the rule ignores is in neither."""
-    num_bins = 200 * FINE + 1
+    num_bins = 2 * FINE + 1
 
     def bins(values: np.ndarray) -> np.ndarray:
-        places = np.clip((values + 1) * (100 * FINE), 0, num_bins - 1).astype(np.int32)
+        places = np.clip((values + 1) * FINE, 0, num_bins - 1).astype(np.int32)
         return np.bincount(places.ravel(), minlength=num_bins)
 
     positions = [rule.positions(start + number) for number in range(len(similarity))]
@@ -126,7 +126,7 @@ def _histogram(counts: np.ndarray) -> pd.DataFrame:
     used = np.flatnonzero(counts.any(axis=0))
     width = -(-(used[-1] + 1 - used[0]) // NUM_BINS)
     padded = np.pad(counts[:, used[0] :], ((0, 0), (0, NUM_BINS * width)))[:, : NUM_BINS * width]
-    edges = ((used[0] + width * np.arange(NUM_BINS + 1)) / (100 * FINE) - 1).round(6)
+    edges = ((used[0] + width * np.arange(NUM_BINS + 1)) / FINE - 1).round(6)
     matches, others = padded.reshape(2, NUM_BINS, width).sum(axis=2)
     return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "matches": matches, "others": others})
 

@@ -101,7 +101,7 @@ def write_people(folder: Path, num_people: int, num_pictures: int) -> dict:
 
 
 def test_the_validation_split_has_queries_by_the_same_rule(clip: CLIP, tmp_path: Path) -> None:
-    tables = build(tmp_path, tmp_path / "out", datasets=(write_people(tmp_path / "many", 12, 4),))
+    tables = build(tmp_path, tmp_path / "out", datasets=(write_people(tmp_path / "many", 12, 4),), val_share=0.25)
     (test,) = read_test_sets(tables, "val")
     assert test.tasks == ["t2i", "i2i"] and set(test.images["split"]) == {"val"} == set(test.captions["split"])
     assert not set(test.images["person"]) & set(tables.images.loc[tables.images["split"] != "val", "person"])

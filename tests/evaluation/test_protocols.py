@@ -47,3 +47,26 @@ def test_rank_lists_are_what_the_protocol_ranks() -> None:
 
 def test_figures_as_they_are_committed() -> None:
     assert rounded({"mAP": 12.3456, "num_queries": 7}) == {"mAP": 12.35, "num_queries": 7}
+
+
+@pytest.mark.parametrize("task", ["t2i", "i2i"])
+def test_similarities_are_counted_by_the_rule(task: str) -> None:
+    generator = np.random.default_rng(0)
+    left, right = (unit(generator.standard_normal((count, 6))) for count in (30, 80))
+    queries, gallery = (
+        pd.DataFrame({"pid": generator.integers(1 - low, 6, count), "camid": generator.integers(0, 3, count)})
+        for count, low in ((30, 0), (80, 2))
+    )
+    rule = task_rule(task, queries, gallery)
+    found = examine(cosine_blocks(left, right[rule.kept], 7), rule, np.arange(80), 3).similarities
+    matches, others = [], []
+    for q in range(30):
+        for g in range(80):
+            same = queries["pid"][q] == gallery["pid"][g]
+            if gallery["pid"][g] != -1 and not (task == "i2i" and same and queries["camid"][q] == gallery["camid"][g]):
+                (matches if same else others).append(left[q] @ right[g])
+    assert len(found) == 60 and found["low"].iloc[0] <= min(matches + others) and found["high"].iloc[-1] > max(matches + others)
+    edges = [*found["low"], found["high"].iloc[-1]]
+    for name, values in (("matches", matches), ("others", others)):
+        assert found[name].sum() == len(values)
+        assert abs(found[name] - np.histogram(values, edges)[0]).sum() <= 2  # a cosine on an edge may fall to either side

@@ -1,5 +1,7 @@
 """Scores from features in blocks: those of the whole matrix, whatever the block; and thousands of small cases against a naive loop."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -42,7 +44,7 @@ def cases(draw: st.DrawFn) -> tuple:
     return scores, *ids, draw(st.booleans())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(cases(), st.sampled_from([1, metrics.SORT_FROM]))
 def test_scores_against_a_naive_loop(case: tuple, sort_from: int) -> None:
     scores, query_pids, gallery_pids, query_camids, gallery_camids, by_camera = case
@@ -148,3 +150,12 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         stream_scores(features(0, 2), features(1, 5), np.arange(3), np.arange(5))
     with pytest.raises(HplError, match="queries have 24 features and gallery pictures 12"):
         stream_scores(features(0, 2), features(1, 5, 12), np.arange(2), np.arange(5))
+
+
+def test_memory_is_that_of_a_block() -> None:
+    left, right, pids = features(0, 6000, 8), features(1, 6000, 8), np.random.default_rng(0).integers(1, 3000, 6000)
+    tracemalloc.start()
+    stream_scores(left, right, pids, pids)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 2**20 < 6000 * 6000 * 4 / 6
