@@ -8,6 +8,12 @@ from hpl.files import run_stage
 from hpl.reports.page import write_report
 
 
+SELECTION = {
+    "last": "the last epoch is the model, none was chosen",
+    "best": "the model is the epoch with the best mean mAP on the validation split",
+}
+
+
 def main() -> None:
     manifests, evaluation, curves, metrics, baselines, reports = map(Path, sys.argv[1:])
     params = load_params()
@@ -17,7 +23,7 @@ def main() -> None:
         + (" (the synthetic data set: these figures say nothing about real cameras)" if params.profile == "bundled" else ""),
         "Trained on": " + ".join(source.label for source in profile.data.datasets if "train" in source.use),
         "Evaluated on": " + ".join(source.label for source in profile.data.datasets if "test" in source.use),
-        "Tasks trained": ", ".join(params.tasks) + f"; seed {params.seed}; the last epoch is evaluated, none was chosen",
+        "Tasks trained": ", ".join(params.tasks) + f"; seed {params.seed}; {SELECTION[profile.train.selection]}",
     }
     titles = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": "train.csv"}
     files = {title: curves / name for title, name in titles.items()}
