@@ -73,7 +73,7 @@ def main() -> None:
         folder = options.folder
         if folder is None:
             folder = Path(temporary) / "raw"
-            synthesize(folder, params.synthetic, params.num_workers)
+            synthesize(folder, params.synthetic, params.worker_processes)
             folder = folder / "pretrain"
         files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
         random.Random(options.seed).shuffle(files)

@@ -75,12 +75,16 @@ def run(folder: Path) -> None:
     command = [sys.executable, str(ROOT / "stages" / "preprocess.py"), "data/raw", "data/manifests", "data/pictures"]
     start, used = time.perf_counter(), os.times()
     process = subprocess.Popen(command, cwd=folder, env={**os.environ, "DVC_ROOT": str(folder)})
-    peak = [0]
+    stage, peak = psutil.Process(process.pid), [0]
 
     def watch() -> None:
         while process.poll() is None:
             total = 0
-            for part in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            try:
+                parts = [stage, *stage.children(recursive=True)]
+            except psutil.NoSuchProcess:  # it ended just now
+                break
+            for part in parts:
                 try:
                     total += part.memory_full_info().pss
                 except psutil.Error:

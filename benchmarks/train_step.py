@@ -1,37 +1,48 @@
 """What a stage II step costs, and where the time goes: samples a second, memory, arithmetic, and each loss's share.
 
     python benchmarks/train_step.py --profile bundled
-    python benchmarks/train_step.py --profile paper-cuhk-market --device cuda
-    python benchmarks/train_step.py --profile paper-cuhk-market --batch 8 --threads 2
+    python benchmarks/train_step.py --profile paper-cuhk-market --device cuda --compile --checkpointing --micro-batch 32
+    python benchmarks/train_step.py --profile paper-cuhk-market --batch 8 --steps 3
 
 Random weights at the profile's shapes (nothing is downloaded), random pictures, captions of 15 to 60 tokens, 1,000 identities unless said otherwise.
-`plain` is the same model in fp32 with torch's default Adam and every caption padded to the context length; `ours` is the step as stage II
-takes it (fused Adam, captions cut at the longest of the batch), `ours, bf16` the same under autocast. The three alternate in one run, and a
-figure is the median. Arithmetic is counted by torch's own counter over forward and backward; the device's matmul rate is the best of three square
-products in the same run. A loss's share is its forward and backward to the features, by itself.
+`plain` is the same model in fp32 with torch's default Adam, every caption padded to the context length and every block computed whole; `ours` is
+the step as stage II takes it (fused Adam, captions cut at the longest of the batch, last blocks for what is read of them), `ours, bf16` the same
+under autocast. The options add ways, in bf16 on a GPU and else in fp32. All alternate in one run, and a figure is the median. With one CPU thread
+it is seconds of that thread's work, to which other programs add little. Arithmetic is counted by torch's own counter over forward and backward,
+without what is computed twice; the device's matmul rate is the best of three square products in the same run. A loss's share is its forward and
+backward to the features, by itself. Pictures are those that one worker reads from packed arrays and augments.
 """
 
 import argparse
 import resource
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from copy import deepcopy
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.stage_one import clip_of
-from hpl.backbones.device import prepare_device
-from hpl.backbones.towers import TextTower, frozen_copy
-from hpl.batches.loading import Batch
-from hpl.config import load_params
+from hpl.backbones.device import compile_blocks, prepare_device
+from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
+from hpl.batches.loading import Batch, TrainingPictures
+from hpl.batches.transforms import augment, normalise
+from hpl.config import Profile, load_params
 from hpl.losses.alignment import instance_alignment_losses, prompt_regularisation_loss
 from hpl.losses.contrast import identity_prompt_loss
 from hpl.losses.identity import i2i_identity_loss, t2i_identity_loss
 from hpl.losses.sdm import similarity_distribution_loss
 from hpl.losses.triplet import batch_hard_triplet_loss
+from hpl.manifests.shards import ShardWriter
+from hpl.prompts import inversion
 from hpl.prompts.parts import PromptParts
 from hpl.training.model import HPL
 
@@ -41,7 +52,34 @@ END = 49407  # CLIP's end-of-text
 def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def whole_blocks() -> ExitStack:
+    """While it is entered, no last block leaves out what nobody reads."""
+    stack = ExitStack()
+    stack.enter_context(patch.object(ImageTower, "classes", lambda self, images: self(images)[:, :2]))
+    stack.enter_context(patch.object(TextTower, "encode_last", lambda self, embeddings: self.encode(embeddings)[:, -1]))
+    run_block = lambda block, x, num_kept, padding: block(x, src_key_padding_mask=padding)[:, :num_kept]  # noqa: E731
+    stack.enter_context(patch.object(inversion, "_run_block", run_block))
+    return stack
+
+
+def loading_rate(profile: Profile) -> float:
+    """Pictures a second, read from packed arrays, augmented and normalised by this thread."""
+    count, size, train = 512, profile.input, profile.train
+    with tempfile.TemporaryDirectory() as folder:
+        with ShardWriter(Path(folder), "pictures", count) as writer:
+            writer.append(np.random.default_rng(0).integers(0, 256, (count, 3, size.height, size.width), dtype=np.uint8))
+        reader = TrainingPictures(
+            None, Path(folder), pd.DataFrame({"image_id": range(count), "pack_row": range(count)}), size
+        )
+        seconds = []
+        for rows in np.random.default_rng(1).integers(0, count, (6, 128)):
+            start = clock(torch.device("cpu"))
+            normalise(augment(reader.read(rows), train.pad, train.erase_probability, seed=int(rows[0])))
+            seconds.append(clock(torch.device("cpu")) - start)
+    return 128 / statistics.median(seconds[1:])
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -87,7 +125,7 @@ def loss_shares(hpl: HPL, batch: Batch, params, device: torch.device) -> dict[st
     terms: dict[str, Callable[[], Tensor]] = {
         "sdm": lambda: similarity_distribution_loss(image_t2i, text, labels[:count], loss.sdm_temperature),
         "id_t2i": lambda: t2i_identity_loss(hpl.t2i_classifier(image_t2i), hpl.t2i_classifier(text), labels[:count]),
-        "tri": lambda: batch_hard_triplet_loss(image_i2i, labels, loss.triplet_margin),
+        "tri": lambda: batch_hard_triplet_loss(image_i2i, labels, loss.triplet_margin, loss.normalize_triplet),
         "id_i2i": lambda: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(image_i2i)), labels, loss.label_smoothing),
         "cic": lambda: identity_prompt_loss(image_i2i, table, labels, loss.prompt_temperature),
         "tgps + vgps": lambda: sum(instance_alignment_losses(*prompts, image_t2i, text, loss.normalize_features)),
@@ -104,6 +142,10 @@ def loss_shares(hpl: HPL, batch: Batch, params, device: torch.device) -> dict[st
     return times
 
 
+def towers(hpl: HPL) -> list[torch.nn.Module]:
+    return [hpl.images.visual.transformer, hpl.texts.transformer]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="bundled")
@@ -112,6 +154,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="pairs, and as many pictures; the profile's by default")
     parser.add_argument("--people", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--compile", action="store_true", help="also with train.compile; takes minutes")
+    parser.add_argument("--checkpointing", action="store_true", help="also with train.gradient_checkpointing")
+    parser.add_argument("--micro-batch", type=int, help="also with train.micro_batch of that many")
     options = parser.parse_args()
     params = load_params(Path(__file__).parent.parent / "params.yaml", [f"profile={options.profile}"])
     profile = params.active
@@ -120,24 +165,51 @@ def main() -> None:
     clip = clip_of(params)
     parts = PromptParts(params.prompt, profile.inversion, frozen_copy(TextTower(clip)), list(range(options.people)))
     hpl = HPL(clip, params.model, options.people, parts, 0).to(device).train()
-    groups = hpl.parameter_groups(1.0, profile.train.train_inversion)
     size = profile.input.height, profile.input.width, profile.input.context_length
     cut, padded = (make_batch(count, options.people, size, full, device) for full in (False, True))
 
-    def step(batch: Batch, optimizer: torch.optim.Optimizer, amp: bool) -> None:
+    def losses(model: HPL, batch: Batch, micro_batch: int | None = None) -> Tensor:
+        return sum(model(batch, params.loss, params.tasks, micro_batch).values())
+
+    def adam(model: HPL, **how: bool) -> torch.optim.Optimizer:
+        return torch.optim.Adam(model.parameter_groups(1.0, profile.train.train_inversion), lr=1e-6, **how)
+
+    def step(
+        model: HPL,
+        batch: Batch,
+        optimizer: torch.optim.Optimizer,
+        amp: bool,
+        checkpointing: bool = False,
+        micro_batch: int | None = None,
+    ) -> None:
+        for transformer in towers(model):
+            transformer.grad_checkpointing = checkpointing
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp):
-            total = sum(hpl(batch, params.loss, params.tasks).values())
+            total = losses(model, batch, micro_batch)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
 
-    plain = torch.optim.Adam(groups, lr=1e-6)
-    fused = torch.optim.Adam(hpl.parameter_groups(1.0, profile.train.train_inversion), lr=1e-6, fused=True)
+    def plain_step() -> None:
+        with whole_blocks():
+            step(hpl, padded, plain, False)
+
+    plain, fused, half = adam(hpl), adam(hpl, fused=True), device.type == "cuda"
     ways = {
-        "plain fp32": lambda: step(padded, plain, False),
-        "ours, fp32": lambda: step(cut, fused, False),
-        "ours, bf16": lambda: step(cut, fused, True),
+        "plain, fp32": plain_step,
+        "ours, fp32": lambda: step(hpl, cut, fused, False),
+        "ours, bf16": lambda: step(hpl, cut, fused, True),
     }
+    name = f"ours, {'bf16' if half else 'fp32'}"
+    if options.checkpointing:
+        ways[f"{name}, checkpointing"] = lambda: step(hpl, cut, fused, half, checkpointing=True)
+    if options.micro_batch:
+        ways[f"{name}, micro-batch {options.micro_batch}"] = lambda: step(hpl, cut, fused, half, micro_batch=options.micro_batch)
+    if options.compile:
+        compiled = deepcopy(hpl)
+        compile_blocks(towers(compiled), device)
+        own_fused = adam(compiled, fused=True)
+        ways[f"{name}, compiled"] = lambda: step(compiled, cut, own_fused, half)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     memory = {}
     for number in range(options.steps + 1):
@@ -151,23 +223,27 @@ def main() -> None:
             if device.type == "cuda":
                 memory[name] = torch.cuda.max_memory_allocated(device) / 2**30
     with FlopCounterMode(display=False) as counter:
-        sum(hpl(cut, params.loss, params.tasks).values()).backward()
-    flops = counter.get_total_flops()
+        losses(hpl, cut).backward()
+    with FlopCounterMode(display=False) as counter_whole, whole_blocks():
+        losses(hpl, padded).backward()
+    flops, whole_flops = counter.get_total_flops(), counter_whole.get_total_flops()
     rates = {dtype: max(matmul_rate(device, dtype) for _ in range(3)) for dtype in (torch.float32, torch.bfloat16)}
     print(
         f"{options.profile}, {count} pairs + {count} pictures of {size[0]} x {size[1]}, {device}, {torch.get_num_threads()} threads"
     )
-    print(f"{flops / 2 / count / 1e9:.2f} GFLOP a sample; matmul {rates[torch.float32] / 1e9:.0f} GFLOP/s in fp32,", end=" ")
-    print(f"{rates[torch.bfloat16] / 1e9:.0f} in bf16")
-    reference = statistics.median(seconds["plain fp32"])
+    print(f"{flops / 2 / count / 1e9:.2f} GFLOP a sample, plain {whole_flops / 2 / count / 1e9:.2f};", end=" ")
+    print(f"matmul {rates[torch.float32] / 1e9:.0f} GFLOP/s in fp32, {rates[torch.bfloat16] / 1e9:.0f} in bf16")
+    reference = statistics.median(seconds["plain, fp32"])
     for name, times in seconds.items():
         median = statistics.median(times)
         rate = rates[torch.bfloat16 if "bf16" in name else torch.float32]
         peak = f", {memory[name]:.2f} GiB" if memory else ""
+        share = 100 * (whole_flops if name.startswith("plain") else flops) / median / rate
         print(
-            f"  {name:12s}{median * 1000:9.1f} ms{2 * count / median:9.1f} samples/s{reference / median:7.2f} x plain, "
-            f"{100 * flops / median / rate:5.1f} % of the matmul rate{peak}"
+            f"  {name:28s}{median * 1000:9.1f} ms{2 * count / median:9.1f} samples/s{reference / median:7.2f} x plain, "
+            f"{share:5.1f} % of the matmul rate{peak}"
         )
+    print(f"  pictures made ready by one worker: {loading_rate(profile):.0f} a second")
     if not memory:
         print(f"  peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
     times = loss_shares(hpl, cut, params, device)

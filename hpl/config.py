@@ -5,6 +5,7 @@ source of each key stand beside it in params.yaml. YAML is read as version 1.2, 
 """
 
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -53,15 +54,8 @@ class Preprocess(Section):
     pack_pictures: bool
     link_candidate: Share
     link_correlation: Share
-    val_share: Annotated[float, Field(ge=0, lt=1)]
     test_share: Annotated[float, Field(ge=0, lt=1)]
     split_seed: Seed
-
-    @model_validator(mode="after")
-    def _somebody_is_left_to_train_on(self) -> "Preprocess":
-        if self.val_share + self.test_share >= 1:
-            raise ValueError(f"val_share + test_share = {self.val_share + self.test_share:g}; expected less than 1")
-        return self
 
 
 class Model(Section):
@@ -86,6 +80,7 @@ class Loss(Section):
     normalize_features: bool
     sdm_temperature: Positive
     triplet_margin: Positive
+    normalize_triplet: bool
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     i2i_batch: Literal["all", "i2i"]
     identity_prompt: NonNegative
@@ -141,6 +136,7 @@ class DataSet(Section):
 
 class Data(Section):
     datasets: Annotated[list[DataSet], Field(min_length=1)]
+    val_share: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Data":
@@ -227,7 +223,13 @@ class Train(Section):
     erase_probability: Share
     pad: NonNegativeInt
     amp: bool
+    compile: bool
+    gradient_checkpointing: bool
+    micro_batch: Count | None
     loader_workers: NonNegativeInt
+    validate_epochs: NonNegativeInt
+    selection: Literal["last", "best"]
+    patience: NonNegativeInt
 
     @model_validator(mode="after")
     def _instances_divide(self) -> "Train":
@@ -235,10 +237,23 @@ class Train(Section):
             raise ValueError(f"num_instances = {self.num_instances} does not divide i2i_batch = {self.i2i_batch}")
         return self
 
+    @model_validator(mode="after")
+    def _what_selects_is_measured(self) -> "Train":
+        if not self.validate_epochs and (self.selection == "best" or self.patience):
+            chosen = "selection = best" if self.selection == "best" else f"patience = {self.patience}"
+            raise ValueError(f"{chosen} needs validation figures; expected validate_epochs >= 1")
+        return self
+
 
 class Evaluate(Section):
     batch_size: Count
     rank_list_length: Count
+    flip: bool
+    rerank: bool
+    rerank_k1: Count
+    rerank_k2: Count
+    rerank_lambda: Share
+    composed_weight: Share
 
 
 class Profile(Section):
@@ -309,7 +324,7 @@ class Params(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     num_processes: Count
     num_threads: Annotated[int, Field(ge=1, le=256)]
-    num_workers: Count
+    num_workers: NonNegativeInt
     checkpoint_seconds: NonNegative
     synthetic: Synthetic
     preprocess: Preprocess
@@ -325,6 +340,12 @@ class Params(Section):
         if self.profile not in self.profiles:
             raise ValueError(f"profile = {self.profile!r}; expected one of {', '.join(self.profiles)}")
         return self
+
+    @property
+    def worker_processes(self) -> int:
+        """`num_workers`, or for 0 one a core that this process may use."""
+        every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.num_workers or every
 
     @property
     def active(self) -> Profile:

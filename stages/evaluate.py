@@ -3,13 +3,22 @@
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from hpl.backbones.device import prepare_device
 from hpl.backbones.distributed import rank, run_processes
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.trained import load_trained
 from hpl.backbones.weights import load_backbone
 from hpl.batches.checkpoint import Checkpoint, work_key
-from hpl.batches.retrieval import evaluate_histograms, evaluate_towers
+from hpl.batches.retrieval import (
+    choose_tokens,
+    describe_settings,
+    encode_test_sets,
+    evaluate_encoded,
+    evaluate_histograms,
+    evaluate_towers,
+)
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage, write_json
 from hpl.manifests.tables import Manifests
@@ -25,16 +34,19 @@ def main() -> None:
     with Checkpoint(kept_folder("evaluate") / key, params.checkpoint_seconds) as checkpoint:
         clip, _ = load_backbone(backbone)
         settings = tables, profile.input, profile.evaluate, device, checkpoint
-        zero_shot, _ = evaluate_towers(ImageTower(clip, task_routing=False), TextTower(clip), *settings, name="zero-shot")
+        zero_shot = evaluate_towers(ImageTower(clip, task_routing=False), TextTower(clip), *settings, name="zero-shot")
         images, texts, _ = load_trained(trained)
-        figures, ranks = evaluate_towers(images, texts, *settings, name="trained")
+        encoded = encode_test_sets(images, texts, *settings, name="trained")
         if rank():
             return  # the first process compares and writes
+        figures, found = evaluate_encoded(encoded, profile.evaluate)
         floors = evaluate_histograms(tables, profile.input)
 
         with output_folder(evaluation) as folder:
-            for task, table in ranks.items():
-                table.to_parquet(folder / f"rank_lists_{task}.parquet", index=False)
+            for name, table in found.items():
+                table.to_parquet(folder / f"{name}.parquet", index=False)
+            np.savez(folder / "tokens.npz", **choose_tokens(encoded))
+            write_json(folder / "settings.json", describe_settings(profile.evaluate))
             write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
         write_json(baselines, {"zero_shot": zero_shot, **{floor: histogram for floor, (histogram, _) in floors.items()}})
         write_json(metrics, figures)

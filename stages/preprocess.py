@@ -12,7 +12,8 @@ def main() -> None:
     raw, manifests, packed = map(Path, sys.argv[1:])
     params = load_params()
     store = kept_folder("preprocess")
-    build_manifests(raw, params.active.data, params.active.input, params.preprocess, params.num_workers, manifests, packed, store)
+    active, workers = params.active, params.worker_processes
+    build_manifests(raw, active.data, active.input, params.preprocess, workers, manifests, packed, store)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hpl.synthetic import synthesize
 
 def main() -> None:
     params = load_params()
-    synthesize(Path(sys.argv[1]), params.synthetic, params.num_workers)
+    synthesize(Path(sys.argv[1]), params.synthetic, params.worker_processes)
 
 
 if __name__ == "__main__":

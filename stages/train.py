@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hpl.backbones.device import prepare_device
 from hpl.backbones.distributed import rank, run_processes
+from hpl.backbones.provenance import provenance
 from hpl.backbones.towers import TextTower
 from hpl.backbones.trained import save_trained
 from hpl.backbones.weights import load_backbone
@@ -30,7 +31,7 @@ def main() -> None:
     choices = chosen, profile.train, profile.inversion, profile.input, str(device), params.num_processes
     key = work_key([manifests, packed, backbone, prompts], *choices)
     with Checkpoint(kept_folder("train") / key, params.checkpoint_seconds) as checkpoint:
-        model, curves = train(
+        model, curves, selection = train(
             clip,
             parts,
             Manifests(manifests),
@@ -44,10 +45,12 @@ def main() -> None:
             device=device,
             checkpoint=checkpoint,
         )
-        description = {"clip": config, "task_routing": params.model.task_routing, "selection": "last epoch"}
-        description |= {"params": chosen, "train": profile.train.model_dump()}
         if rank():
             return  # the first process writes
+        files = {"images": manifests / "images.parquet", "captions": manifests / "captions.parquet"}
+        files |= {"backbone": backbone / "open_clip_model.safetensors", "prompts": prompts / "prompts.safetensors"}
+        description = {"clip": config, "task_routing": params.model.task_routing, "selection": selection, **provenance(files)}
+        description |= {"params": chosen, "train": profile.train.model_dump(), "input": profile.input.model_dump()}
         with output_folder(trained) as folder:
             save_trained(folder, model.images, model.texts, description)
         curves.write(curve)

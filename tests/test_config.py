@@ -1,5 +1,6 @@
 """params.yaml is sound, and a mistake in it is told in full."""
 
+import os
 import re
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def test_the_papers_profiles_are_the_papers() -> None:
         assert (train.start_lr, train.peak_lr, train.warmup_epochs) == (1e-6, 1e-5, 5)
     assert (params.loss.instance_align, params.loss.prompt_reg, params.loss.sdm_temperature) == (0.4, 0.06, 0.02)
     assert (params.prompt.id_tokens, params.prompt.instance_tokens) == (4, 4)
+
+
+def test_no_number_of_workers_is_one_a_core() -> None:
+    assert load_params(PARAMS, ["num_workers=0"]).worker_processes == len(os.sched_getaffinity(0))
+    assert load_params(PARAMS, ["num_workers=3"]).worker_processes == 3
 
 
 def test_every_key_has_a_comment() -> None:

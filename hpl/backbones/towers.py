@@ -8,7 +8,9 @@ from copy import deepcopy
 
 import torch
 from open_clip.model import CLIP
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class ImageTower(nn.Module):
@@ -43,20 +45,32 @@ class ImageTower(nn.Module):
         `hide_i2i_token` masks the new token out of everybody's attention: then v_t2i is exactly plain CLIP's.
         """
         visual = self.visual
+        mask = None
+        if hide_i2i_token and self.task_routing:
+            length = len(visual.positional_embedding) + 1
+            mask = torch.zeros(length, length, device=images_B3HW.device)
+            mask[:, 1] = float("-inf")
+            mask[1, 1] = 0.0
+        x = visual.transformer(self._tokens(images_B3HW), attn_mask=mask)
+        x = visual.ln_post(x) @ visual.proj
+        return x if self.task_routing else torch.cat([x[:, :1], x], dim=1)
+
+    def classes(self, images_B3HW: Tensor) -> Tensor:
+        """v_t2i and v_i2i alone, B x 2 x D: what `forward` gives first. The last block is spared the patches as queries."""
+        visual = self.visual
+        x = run_blocks(visual.transformer, self._tokens(images_B3HW), kept=slice(2 if self.task_routing else 1))
+        return (visual.ln_post(x) @ visual.proj).expand(-1, 2, -1)
+
+    def _tokens(self, images_B3HW: Tensor) -> Tensor:
+        """What the first block reads: class tokens and patches with their positions, B x (2+N) x C (1+N without task routing)."""
+        visual = self.visual
         patches_BNC = visual.conv1(images_B3HW).flatten(2).transpose(1, 2)
         tokens = [visual.class_embedding + visual.positional_embedding[0]]
         if self.task_routing:
             tokens.append(self.i2i_token + self.i2i_position)
         classes_BXC = torch.stack(tokens).to(patches_BNC.dtype).expand(len(images_B3HW), -1, -1)
         x = torch.cat([classes_BXC, patches_BNC + visual.positional_embedding[1:].to(patches_BNC.dtype)], dim=1)
-        mask = None
-        if hide_i2i_token and self.task_routing:
-            mask = torch.zeros(x.shape[1], x.shape[1], dtype=x.dtype, device=x.device)
-            mask[:, 1] = float("-inf")
-            mask[1, 1] = 0.0
-        x = visual.transformer(visual.ln_pre(x), attn_mask=mask)
-        x = visual.ln_post(x) @ visual.proj
-        return x if self.task_routing else torch.cat([x[:, :1], x], dim=1)
+        return visual.ln_pre(x)
 
 
 def _second_token(original: Tensor, init: str, noise: float, generator: torch.Generator) -> Tensor:
@@ -97,6 +111,35 @@ class TextTower(nn.Module):
         x = embeddings_BLW + self.positional_embedding[:length]
         x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
         return self.ln_final(x) @ self.text_projection
+
+    def encode_last(self, embeddings_BLW: Tensor) -> Tensor:
+        """The last token of `encode` alone, B x D: the last block is spared all others as queries."""
+        length = embeddings_BLW.shape[1]
+        x = embeddings_BLW + self.positional_embedding[:length]
+        x = run_blocks(self.transformer, x, self.attn_mask[:length, :length], kept=slice(length - 1, length))
+        return self.ln_final(x[:, 0]) @ self.text_projection
+
+
+def run_blocks(transformer: nn.Module, x_BLC: Tensor, mask_LL: Tensor | None = None, *, kept: slice) -> Tensor:
+    """`transformer(x, mask)[:, kept]`, where the last block computes what is kept and no more: the rest of it is keys and values.
+
+    Args:
+        transformer: open_clip's, of residual attention blocks.
+        mask_LL: added to the logits of attention; None: everything sees everything.
+    """
+    *blocks, last = transformer.resblocks
+    for block in blocks:
+        if transformer.grad_checkpointing and torch.is_grad_enabled():
+            x_BLC = checkpoint(block, x_BLC, None, None, mask_LL, use_reentrant=False)
+        else:
+            x_BLC = block(x_BLC, attn_mask=mask_LL)
+    return _kept_of_block(last, x_BLC, None if mask_LL is None else mask_LL[kept], kept)
+
+
+def _kept_of_block(block: ResidualAttentionBlock, x_BLC: Tensor, mask_KL: Tensor | None, kept: slice) -> Tensor:
+    normed_BLC, x_BKC = block.ln_1(x_BLC), x_BLC[:, kept]
+    x_BKC = x_BKC + block.ls_1(block.attention(normed_BLC[:, kept], normed_BLC, normed_BLC, attn_mask=mask_KL))
+    return x_BKC + block.ls_2(block.mlp(block.ln_2(x_BKC)))
 
 
 def end_positions(token_ids_BL: Tensor) -> Tensor:

@@ -27,13 +27,21 @@ def extract_image_features(
     batch_size: int,
     device: torch.device,
     checkpoint: Checkpoint = NOTHING_KEPT,
+    flip: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Read picture files and encode them. Returns (v_t2i, v_i2i), float32, n x D each, on the CPU, not normalised."""
+    """Read picture files and encode them. Returns (v_t2i, v_i2i), float32, n x D each, on the CPU, not normalised.
+
+    Args:
+        flip: encode the mirror image of each picture too, and return the mean of both.
+    """
     tower.eval()
 
     def encode(start: int) -> Tensor:
-        images = torch.from_numpy(read_pictures(files[start : start + batch_size], *size))
-        return tower(normalise(images.to(device)))[:, :2].float().cpu()
+        images = normalise(torch.from_numpy(read_pictures(files[start : start + batch_size], *size)).to(device))
+        features = tower(images)[:, :2].float()
+        if flip:
+            features = (features + tower(images.flip(-1))[:, :2].float()) / 2
+        return features.cpu()
 
     shape = 2, tower.visual.proj.shape[1]
     both = _in_batches(encode, len(files), batch_size, shape, "pictures", checkpoint)

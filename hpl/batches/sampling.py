@@ -1,6 +1,6 @@
 """Which pictures and captions make up each step of an epoch. Random by (seed, epoch) alone, so a run can stop and go on.
 
-Steps of an epoch: one pass over the captions where T2I is trained, else over the pictures of the I2I set.
+Steps of an epoch: one pass over the captions if there are any, else over the pictures of the I2I set.
 """
 
 import numpy as np

@@ -1,5 +1,5 @@
 """Features -> numbers: the protocols of both tasks."""
 
-from hpl.evaluation.metrics import rank_order, retrieval_metrics
+from hpl.evaluation.metrics import retrieval_metrics, stream_scores, summarise
 
-__all__ = ["rank_order", "retrieval_metrics"]
+__all__ = ["retrieval_metrics", "stream_scores", "summarise"]

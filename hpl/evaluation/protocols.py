@@ -1,21 +1,20 @@
-"""Both retrieval tasks of a data set, by its protocol: figures and rank lists.
+"""Both retrieval tasks of a data set, by its protocol: figures, scores of every query, rank lists, and how similar right and wrong pictures are.
 
 T2I: every test caption is a query, every test picture is in the gallery once, a hit is the same identity; no camera rule.
 I2I: queries and gallery as the set marks them; the query's own camera and junk are dropped, distractors stay.
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
-from hpl.evaluation.metrics import JUNK_PID, rank_order, retrieval_metrics
+from hpl.evaluation.metrics import RANKS, Rule, rank_order, score_block, stream_scores, summarise
+from hpl.evaluation.open_set import OpenSet
 
-BLOCK = 1024  # queries whose similarities are held at a time
-
-
-def unit(features: np.ndarray) -> np.ndarray:
-    """Rows scaled to length one, float32; their dot product is the cosine."""
-    features = np.asarray(features, np.float32)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+NUM_BINS = 60  # of similarities, over their range
+FINE = 200  # bins for each 0.01 of similarity, of which those are made
 
 
 def evaluate_t2i(
@@ -27,64 +26,109 @@ def evaluate_t2i(
         text_features: one row for each row of `captions` (column pid).
         image_features: one row for each row of `gallery` (column pid).
     """
-    similarity = unit(text_features) @ unit(image_features).T
-    return retrieval_metrics(similarity, captions["pid"].to_numpy(), gallery["pid"].to_numpy())
+    scores = stream_scores(text_features, image_features, *_rule_columns("t2i", captions, gallery))
+    return task_figures("t2i", scores)
 
 
 def evaluate_i2i(
     query_features: np.ndarray, gallery_features: np.ndarray, queries: pd.DataFrame, gallery: pd.DataFrame
 ) -> dict[str, float]:
     """Figures of image-to-image retrieval: cos(v_i2i, v_i2i). Both tables have columns pid and camid."""
-    similarity = unit(query_features) @ unit(gallery_features).T
-    return retrieval_metrics(
-        similarity, queries["pid"].to_numpy(), gallery["pid"].to_numpy(), _query_camids(queries), gallery["camid"].to_numpy()
+    scores = stream_scores(query_features, gallery_features, *_rule_columns("i2i", queries, gallery))
+    return task_figures("i2i", scores)
+
+
+def task_figures(task: str, scores: pd.DataFrame) -> dict[str, float]:
+    """Figures of a table of scores; text-to-image has the sum of rank1, rank5 and rank10 too, as its papers do."""
+    figures = summarise(scores)
+    return figures | ({"rsum": sum(figures[f"rank{k}"] for k in RANKS)} if task == "t2i" else {})
+
+
+def task_rule(task: str, queries: pd.DataFrame, gallery: pd.DataFrame) -> Rule:
+    """Who matches whom in a task (t2i | i2i). The tables have columns pid and, for i2i, camid."""
+    return Rule(*_rule_columns(task, queries, gallery))
+
+
+def _rule_columns(task: str, queries: pd.DataFrame, gallery: pd.DataFrame) -> tuple[np.ndarray | None, ...]:
+    pids = queries["pid"].to_numpy(), gallery["pid"].to_numpy()
+    if task == "t2i":
+        return *pids, None, None
+    camids = queries["camid"].to_numpy()
+    return *pids, np.where(camids < 0, -2, camids), gallery["camid"].to_numpy()  # an unknown camera is that of no gallery picture
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What one pass over the similarities of a task gives."""
+
+    scores: pd.DataFrame  # a row a query: see hpl.evaluation.metrics.score_block
+    lists: pd.DataFrame  # query (its number), rank from 1, image_id, similarity (4 places), match
+    similarities: pd.DataFrame  # low, high (edges of a bin), matches, others (counts)
+    open_set: dict[str, float]  # see hpl.evaluation.open_set.OpenSet.figures
+
+
+def examine(blocks: Iterable[tuple[int, np.ndarray]], rule: Rule, image_ids: np.ndarray, length: int) -> Examined:
+    """All that is reported of a task.
+
+    Args:
+        blocks: as `cosine_blocks` or `reranked_blocks` yields them, of all queries with the gallery without junk.
+        image_ids: of the gallery, with junk.
+        length: of a rank list.
+    """
+    image_ids = np.asarray(image_ids)[rule.kept]
+    scores, lists, open_set = [], [], OpenSet(rule)
+    counts = np.zeros((2, 200 * FINE + 1), np.int64)  # matches and others
+    for start, similarity in blocks:
+        scores.append(score_block(similarity, rule, start))
+        lists.append(_rank_lists(similarity, rule, image_ids, length, start))
+        counts += _count_similarities(similarity, rule, start)
+        open_set.add(similarity, start)
+    return Examined(
+        pd.concat(scores, ignore_index=True),
+        pd.concat(lists, ignore_index=True),
+        _histogram(counts),
+        open_set.figures(),
     )
 
 
-def _query_camids(queries: pd.DataFrame) -> np.ndarray:
-    """Cameras of the queries; an unknown one (-1) is the camera of no gallery picture."""
-    camids = queries["camid"].to_numpy()
-    return np.where(camids < 0, -2, camids)
+def _rank_lists(similarity: np.ndarray, rule: Rule, image_ids: np.ndarray, length: int, start: int) -> pd.DataFrame:
+    order = rank_order(similarity, rule, length, start)
+    rows, ranks = np.nonzero(order >= 0)
+    found = order[rows, ranks]
+    return pd.DataFrame(
+        {
+            "query": start + rows,
+            "rank": ranks + 1,
+            "image_id": image_ids[found],
+            "similarity": similarity[rows, found].round(4),
+            "match": rule.gallery_pids[found] == rule.query_pids[start + rows],
+        }
+    )
 
 
-def rank_lists(
-    query_features: np.ndarray,
-    gallery_features: np.ndarray,
-    queries: pd.DataFrame,
-    gallery: pd.DataFrame,
-    length: int,
-    camera_rule: bool,
-) -> pd.DataFrame:
-    """The best `length` gallery pictures of every query, as the protocol sees them.
+def _count_similarities(similarity: np.ndarray, rule: Rule, start: int) -> np.ndarray:
+    """2 x fine bins from -1 to 1: of matches and of others; what the rule ignores is in neither."""
+    num_bins = 200 * FINE + 1
 
-    Returns:
-        Columns query (row of `queries`), rank from 1, image_id of the gallery picture, similarity (rounded to 4 places), match.
-    """
-    left, right = unit(query_features), unit(gallery_features)
-    gallery_pids, gallery_camids, image_ids = (gallery[name].to_numpy() for name in ("pid", "camid", "image_id"))
-    parts = []
-    for start in range(0, len(left), BLOCK):
-        pids = queries["pid"].to_numpy()[start : start + BLOCK, None]
-        ignored = np.broadcast_to(gallery_pids == JUNK_PID, (len(pids), len(gallery_pids)))
-        if camera_rule:
-            camids = _query_camids(queries)[start : start + BLOCK, None]
-            ignored = ignored | ((pids == gallery_pids) & (camids == gallery_camids))
-        similarity = left[start : start + BLOCK] @ right.T
-        order = rank_order(similarity, ignored, length)
-        rows, ranks = np.nonzero(order >= 0)
-        found = order[rows, ranks]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "query": start + rows,
-                    "rank": ranks + 1,
-                    "image_id": image_ids[found],
-                    "similarity": similarity[rows, found].round(4),
-                    "match": gallery_pids[found] == pids[rows, 0],
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
+    def bins(values: np.ndarray) -> np.ndarray:
+        places = np.clip((values + 1) * (100 * FINE), 0, num_bins - 1).astype(np.int32)
+        return np.bincount(places.ravel(), minlength=num_bins)
+
+    positions = [rule.positions(start + number) for number in range(len(similarity))]
+    matches, ignored = (
+        bins(np.concatenate([row[columns[kind]] for row, columns in zip(similarity, positions)])) for kind in (0, 1)
+    )
+    return np.stack([matches, sum(bins(row) for row in similarity) - matches - ignored])
+
+
+def _histogram(counts: np.ndarray) -> pd.DataFrame:
+    """Fine bins joined to NUM_BINS over the range that is in use."""
+    used = np.flatnonzero(counts.any(axis=0))
+    width = -(-(used[-1] + 1 - used[0]) // NUM_BINS)
+    padded = np.pad(counts[:, used[0] :], ((0, 0), (0, NUM_BINS * width)))[:, : NUM_BINS * width]
+    edges = ((used[0] + width * np.arange(NUM_BINS + 1)) / (100 * FINE) - 1).round(6)
+    matches, others = padded.reshape(2, NUM_BINS, width).sum(axis=2)
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "matches": matches, "others": others})
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:

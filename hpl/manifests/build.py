@@ -23,7 +23,7 @@ from hpl.manifests.own_data import read_folders, read_table
 from hpl.manifests.picture_sets import read_dukemtmc_reid, read_market1501, read_msmt17
 from hpl.manifests.records import PictureRecord, Reading
 from hpl.manifests.shards import ShardWriter
-from hpl.manifests.splits import choose_queries, complete_splits
+from hpl.manifests.splits import check_cameras, choose_queries, complete_splits, hold_out_validation
 from hpl.manifests.unify import unify_identities
 
 READERS: dict[str, Callable[[Path], Reading]] = {
@@ -79,10 +79,14 @@ def build_manifests(
     if options.on_bad_image == "error":
         _refuse(faults.tolist())
     skipped = pictures.loc[faults.index, ["dataset", "path", "split", "role"]].assign(fault=faults)
+    skipped["role"] = skipped["role"].replace("", "query or gallery")
     good = ~np.isin(np.arange(len(pictures)), faults.index)
-    if not good.any():
-        raise HplError(f"{raw}: none of {len(pictures)} pictures can be read; the first fault: {faults.iloc[0]}")
+    for name, account in datasets.items():
+        rows = np.flatnonzero(pictures["dataset"] == name)
+        if not good[rows].any():
+            raise HplError(f"{account['folder']}: none of {len(rows)} pictures can be read; the first fault: {faults[rows[0]]}")
     pictures, pack = pictures[good].reset_index(drop=True), pack[good]
+    pictures = pd.concat([choose_queries(rows, options.split_seed) for _, rows in pictures.groupby("dataset", sort=True)])
 
     facts = kept.rows(digests[good])
     pictures = pd.concat([pictures, facts[["file_sha256", "width", "height", "sha256"]]], axis=1)
@@ -95,7 +99,11 @@ def build_manifests(
         options.link_candidate,
         options.link_correlation,
     )
-    pictures = unify_identities(pictures, links)
+    unified = unify_identities(pictures, links)
+    pictures = hold_out_validation(unified, data.val_share, options.split_seed)
+    held_out = pictures[pictures["split"] != unified["split"]].groupby("dataset")["person"].nunique()
+    for name, number in held_out.items():
+        datasets[name]["notes"].append(f"held out of training, for validation: {number:,} people (data.val_share {data.val_share:g})")
     if any("train" in source.use for source in data.datasets) and not (pictures["role"] == "train").any():
         raise HplError(f"{raw}: no picture is left to train on, for every person of the training splits is in a test split too")
     captions = captions.merge(pictures[["dataset", "path", "image_id"]], on=["dataset", "path"])
@@ -125,18 +133,19 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     reading = read_folders(root, source.camera_pattern) if source.format == "folders" else READERS[source.format](root)
     pictures, captions = _columns(reading.records)
     pictures, captions, joined = _join_duplicates(pictures, captions, reading.place or f"{root}: row")
-    own = source.format in ("table", "folders")
+    own, notes = source.format in ("table", "folders"), []
     if own and not (pictures["split"] != "").any() and source.use in (["test"], ["pretrain"]):
         pictures["split"] = source.use[0]
     elif own and "pretrain" not in source.use:
         test_share = options.test_share if "test" in source.use else 0.0
-        pictures = complete_splits(pictures, options.val_share, test_share, options.split_seed)
+        pictures = complete_splits(pictures, test_share, options.split_seed)
     if own:
         try:
-            pictures = choose_queries(pictures, options.split_seed)
+            check_cameras(pictures)
         except HplError as error:
             raise HplError(f"{root}: {error}") from None
         numbers = pd.factorize(pictures["person"], sort=True)[0] + 1
+        notes = _on_both_sides(pictures)
         pictures["source_pid"] = pictures["source_pid"].where(pictures["anonymous"], pd.Series(numbers, pictures.index))
     mismatches = []
     if source.official and not own:
@@ -154,9 +163,15 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
         "tasks": list(reading.tasks) or (["t2i", "i2i"] if len(captions) else ["i2i"]),
         "version": reading.version,
         "mismatches": mismatches,
-        "notes": [_printable(text) for text in reading.notes + _unseen_by_dvc(root) + joined + left_out],
+        "notes": [_printable(text) for text in reading.notes + _unseen_by_dvc(root) + joined + notes + left_out],
     }
     return pictures.drop(columns="number").astype({"source_pid": np.int64}), captions, account
+
+
+def _on_both_sides(pictures: pd.DataFrame) -> list[str]:
+    people, tested = pictures["person"], pictures["split"] == "test"
+    both = sorted(set(people[tested]) & set(people[~tested]) - {""})
+    return [f"people in test and in another split, such as {both[0]}, who leave the other: {len(both):,}"] if both else []
 
 
 def _unseen_by_dvc(root: Path) -> list[str]:

@@ -50,6 +50,7 @@ CAUSES = {  # of a count that is known to be found in the wild
     ("msmt17", "train", "pictures", 30248): "list_val.txt is missing",
     ("msmt17", "train", "pictures", 2373): "list_train.txt holds what belongs in list_val.txt",
 }
+FIRST_RSTPREID = {"train": (3901, 19505, 39010), "val": (100, 500, 1000), "gallery": (100, 500, 1000)}  # its repository, issue 2
 EXTENSION = 400_000  # Market-1501's extra distractors are about 500,000 files
 
 
@@ -89,6 +90,8 @@ def _cause(format: str, role: str, unit: str, found: dict[str, int], expected: i
     number = found[unit]
     if known := CAUSES.get((format, role, unit, number)):
         return known
+    if format == "rstpreid" and tuple(found.values()) == FIRST_RSTPREID.get(role):
+        return "this is the first release, whose split its authors corrected in 2022: download it again"
     if format == "icfg-pedes" and role == "val":
         return "the official set has no val; this copy cut one from another split"
     if format == "market-1501" and role == "gallery" and number - expected >= EXTENSION:

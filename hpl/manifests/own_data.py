@@ -7,6 +7,7 @@ import csv
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -26,6 +27,7 @@ from hpl.manifests.records import (
     checked_path,
     existing_folder,
     is_hidden,
+    is_litter,
     read_utf8,
     whole_number,
 )
@@ -40,6 +42,7 @@ SPLITS = {  # what a user may write -> split, role
 }
 ANONYMOUS = {"-1": JUNK_PID, "distractor": DISTRACTOR_PID, "distractors": DISTRACTOR_PID}
 NOBODY = {"", "nan", "NaN", "null", "NULL", "None", "N/A", "<NA>"}  # how programs write that a value is missing
+MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)  # how pictures begin
 LAYOUT = "<person>/<picture>, or <split>/<person>/<picture> where a split is train, val, test, query or gallery"
 
 
@@ -129,7 +132,7 @@ def _table_records(rows: Iterator[tuple[int, list]], names: list[str], root: Pat
         row = dict(zip(names, cells))
         where = f"{place} {number}"
         split, role = _split(row["split"], where) if "split" in row else ("", "")
-        person, source_pid = _person(_text(row["pid"], "pid", where), role, where)
+        person, source_pid = _person(_whole(_text(row["pid"], "pid", where)), role, where)
         anonymous = source_pid is not None
         caption = row.get("caption")
         yield PictureRecord(
@@ -155,7 +158,11 @@ def _split(value: object, where: str) -> tuple[str, str]:
 
 
 def _person(name: str, role: str, where: str) -> tuple[str, int | None]:
-    """The key of a person, and the pid of an anonymous picture. `role` is "" where it is not yet known."""
+    """The key of a person, and the pid of an anonymous picture. `role` is "" where it is not yet known.
+
+    One name is one person, also where two programs wrote its accents as different code points.
+    """
+    name = unicodedata.normalize("NFC", name)
     if name in NOBODY or (name not in ANONYMOUS and re.fullmatch(r"-[0-9]+(\.[0-9]*)?", name)):
         raise HplError(f"{where}: pid {name!r}; expected who the person is, -1 for junk or the word distractor")
     source_pid = ANONYMOUS.get(name.lower())
@@ -167,13 +174,17 @@ def _person(name: str, role: str, where: str) -> tuple[str, int | None]:
 
 
 def _camera(text: str, where: str) -> int:
-    """The camera, also where a program wrote whole numbers with a point (`3.0`), as pandas does if some are missing."""
     if text in NOBODY:
         return NO_CAMERA
-    camid = whole_number(re.sub(r"\.0+$", "", text))
+    camid = whole_number(_whole(text))
     if camid is None:
         raise HplError(f"{where}: camid {text!r}; expected a whole number >= 0, or an empty cell")
     return camid
+
+
+def _whole(text: str) -> str:
+    """A whole number without the point (`3.0`) that programs write, as pandas does if some of a column are missing; else the text."""
+    return re.sub(r"^(-?[0-9]+)\.0+$", r"\1", text)
 
 
 def _text(value: object, key: str, where: str) -> str:
@@ -214,6 +225,7 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
     """
     existing_folder(root, f"a folder with {LAYOUT}")
     strays: list[Path] = []
+    hidden = [entry for entry in sorted(root.iterdir()) if is_hidden(entry.name) and not is_litter(entry.name)]
     folders = _folders(root, strays)
     if not folders:
         raise HplError(f"{root}: no folder; expected {LAYOUT}")
@@ -238,7 +250,7 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
         notes.append(
             f"{len(linked)} folders are links, such as {linked[0].name}: DVC does not look behind them, so it does not see a change there"
         )
-    return Reading(records=_folder_records(root, people, camera_pattern, strays, notes), notes=notes)
+    return Reading(records=_folder_records(root, people, camera_pattern, strays, hidden, notes), notes=notes)
 
 
 def _holds_folders_alone(folder: Path) -> bool:
@@ -263,7 +275,12 @@ def _folders(parent: Path, strays: list[Path]) -> list[Path]:
 
 
 def _folder_records(
-    root: Path, people: list[tuple[Path, str, str]], camera_pattern: str | None, strays: list[Path], notes: list[str]
+    root: Path,
+    people: list[tuple[Path, str, str]],
+    camera_pattern: str | None,
+    strays: list[Path],
+    hidden: list[Path],
+    notes: list[str],
 ) -> Iterator[PictureRecord]:
     camera = re.compile(camera_pattern) if camera_pattern else None
     empty, links, num_pictures = [], [], 0
@@ -271,8 +288,8 @@ def _folder_records(
         person, source_pid = _person(person_folder.name, role, str(person_folder))
         anonymous = source_pid is not None
         num_before = num_pictures
-        for folder, names in _walk(person_folder, root, links):
-            pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+        for folder, names in _walk(person_folder, root, links, hidden):
+            pictures = [name for name in names if _is_picture(folder / name)]
             texts = [name for name in names if Path(name).suffix.lower() == ".txt"]
             strays += [folder / name for name in names if name not in {*pictures, *texts}]
             captions = _captions(folder, texts, {Path(name).stem for name in pictures})
@@ -296,18 +313,29 @@ def _folder_records(
         (empty, "folders of people hold no picture"),
         (links, "links to folders were not followed"),
         (strays, "files that are no pictures were ignored"),
+        (hidden, "hidden files and folders were ignored"),
     ):
         if paths:
             notes.append(f"{len(paths)} {what}, such as {paths[0].relative_to(root).as_posix()}")
 
 
-def _walk(top: Path, root: Path, links: list[Path]) -> Iterator[tuple[Path, list[str]]]:
+def _is_picture(file: Path) -> bool:
+    """By its suffix or, where that says nothing, by how the file begins."""
+    suffix = file.suffix.lower()
+    if suffix in PICTURE_SUFFIXES or suffix == ".txt" or not file.is_file():
+        return suffix in PICTURE_SUFFIXES
+    with file.open("rb") as content:
+        return MAGIC.match(content.read(12)) is not None
+
+
+def _walk(top: Path, root: Path, links: list[Path], hidden: list[Path]) -> Iterator[tuple[Path, list[str]]]:
     """Each folder from `top` down with the names in it, in order. Links to folders that could lead in a circle go to `links`."""
     if top.is_symlink() and root.resolve().is_relative_to(top.resolve()):
         links.append(top)
         return
     for folder, folders, files in os.walk(top, onerror=_fail):
         folder = Path(folder)
+        hidden += [folder / name for name in sorted(folders + files) if is_hidden(name) and not is_litter(name)]
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         links += [folder / name for name in folders if (folder / name).is_symlink()]  # which os.walk does not enter
         yield folder, sorted(name for name in files if not is_hidden(name))
@@ -325,8 +353,8 @@ def _captions(folder: Path, texts: list[str], stems: set[str]) -> dict[str, tupl
         if stem not in stems:
             raise HplError(f"{folder / name}: no picture {stem} beside it; expected captions of a picture in the same folder")
         lines = [line for line in read_utf8(folder / name).split("\n") if line.strip()]
-        if lines:
-            captions[stem] = checked_captions(lines, str(folder / name))
+        if lines:  # there may be a second file, for one is called .TXT
+            captions[stem] = captions.get(stem, ()) + checked_captions(lines, str(folder / name))
     return captions
 
 

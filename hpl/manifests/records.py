@@ -14,7 +14,9 @@ DISTRACTOR_PID = 0  # a picture in the gallery that matches nobody
 NO_CAMERA = -1
 ROLE_OF_SPLIT = {"train": "train", "val": "val", "test": "gallery"}  # in a caption set, which has no queries among its pictures
 NOT_PICTURES = {"thumbs.db", ".ds_store", "desktop.ini"}  # what file managers leave behind
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"}
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"} | {
+    ".heic", ".heif", ".avif", ".jxl", ".jp2"  # which are not read, but must not be passed over either
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +50,9 @@ def checked_path(root: Path, path: object, place: str) -> str:
     if not isinstance(path, str) or not path.strip() or _is_broken(path):
         raise HplError(f"{place}: path {path!r}; expected the path of a picture relative to {root}")
     normal = posixpath.normpath(path)
-    if "\\" in path or "\0" in path or posixpath.isabs(normal) or normal.split("/")[0] == ".." or normal == ".":
+    if "\\" in path:
+        raise HplError(f"{place}: path {path!r} has a backslash; expected forward slashes, as in crops/0001.jpg")
+    if "\0" in path or posixpath.isabs(normal) or normal.split("/")[0] == ".." or normal == ".":
         raise HplError(f"{place}: path {path!r} leaves the data set's folder; expected a path inside {root}")
     return normal
 
@@ -84,8 +88,13 @@ def find_root(root: Path, markers: Sequence[str], what: str) -> tuple[Path, str,
 
 
 def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that users do not see, or that file managers and archivers leave behind."""
+    return name.startswith(".") or is_litter(name)
+
+
+def is_litter(name: str) -> bool:
     """Whether a file or folder is one that file managers and archivers leave behind."""
-    return name.startswith(".") or name == "__MACOSX" or name.lower() in NOT_PICTURES
+    return name.startswith("._") or name == "__MACOSX" or name.lower() in NOT_PICTURES
 
 
 def read_utf8(file: Path) -> str:

@@ -1,6 +1,7 @@
 """Splits and queries for data that comes without: by identity, drawn from a seed, whatever the order of the rows."""
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -10,36 +11,72 @@ from hpl.files import HplError
 TEST, VAL, QUERY = range(3)  # what is drawn: each has a stream of its own
 
 
-def complete_splits(pictures: pd.DataFrame, val_share: float, test_share: float, seed: int) -> pd.DataFrame:
-    """Take the splits that a set lacks, test and then val, from its training people; without any split that is everybody.
+def complete_splits(pictures: pd.DataFrame, test_share: float, seed: int) -> pd.DataFrame:
+    """Fill unknown splits: training, but for a test split where the set has none.
 
     Args:
         pictures: columns person, split, role, anonymous; a row is a picture. Split "" is unknown.
-        val_share, test_share: how many of all named people move, rounded; at least one if there are three to choose from,
-            never all; 0 makes no such split.
+        test_share: how many of all named people move to test, rounded; at least one of three or more, never all; 0: nobody.
 
     Returns:
-        The table with `split` and `role` filled, the role of test pictures excepted: see choose_queries. Who moves is drawn by a hash of the
-        name, so that with one person more, the others stay where they are, but for one or two at the edge.
+        The table with `split` and `role` filled, the role of test pictures excepted: see choose_queries.
     """
     split, role = pictures["split"].to_numpy(object, copy=True), pictures["role"].to_numpy(object, copy=True)
     person, named = pictures["person"].to_numpy(object), ~pictures["anonymous"].to_numpy(bool)
-    num_people = len(set(person[named]))
     unknown = split == ""
     split[unknown & named] = role[unknown & named] = "train"
     split[unknown & ~named], role[unknown & ~named] = "test", "gallery"
-    for name, new_role, share, kind in (("test", "", test_share, TEST), ("val", "val", val_share, VAL)):
-        if (named & (split == name)).any():
-            continue
-        candidates = sorted(set(person[named & (split == "train")]) - set(person[named & (split != "train")]))
-        num_moved = round(share * num_people)
-        if share > 0 and len(candidates) >= 3:
-            num_moved = max(num_moved, 1)
-        num_moved = max(min(num_moved, len(candidates) - 1), 0)
-        drawn = sorted(candidates, key=lambda name: hashlib.sha256(f"{seed} {kind} {name}".encode()).digest())[:num_moved]
-        moved = named & pictures["person"].isin(drawn).to_numpy(bool)
-        split[moved], role[moved] = name, new_role
+    if not (named & (split == "test")).any():
+        candidates = set(person[named & (split == "train")]) - set(person[named & (split != "train")])
+        num_moved = min(_num_moved(test_share, len(set(person[named])), len(candidates)), len(candidates) - 1)
+        moved = named & pictures["person"].isin(_in_drawn_order(candidates, seed, TEST)[: max(num_moved, 0)]).to_numpy(bool)
+        split[moved], role[moved] = "test", ""
     return pictures.assign(split=split, role=role)
+
+
+def hold_out_validation(pictures: pd.DataFrame, val_share: float, seed: int) -> pd.DataFrame:
+    """Make a validation split, from training people, in each set that trains and has none.
+
+    It comes after people are linked: only people of one set move, for whoever is in another as well is trained on all the same.
+    Those with a picture to find come first: of two cameras, or two pictures where cameras are not known.
+
+    Args:
+        pictures: columns dataset, person, pid, split, role, anonymous, camid; a row is a picture.
+        val_share: how many of a set's training people move, rounded; at least one of three or more, never all; 0: nobody.
+    """
+    split, role = pictures["split"].to_numpy(object, copy=True), pictures["role"].to_numpy(object, copy=True)
+    named = pictures[~pictures["anonymous"].to_numpy(bool)]
+    num_sets = named.groupby("pid")["dataset"].nunique()
+    for _, rows in named.groupby("dataset"):
+        if (rows["split"] == "val").any():
+            continue
+        people = rows[rows["role"] == "train"].groupby("person").agg(
+            pid=("pid", "first"), num_pictures=("pid", "size"), num_cameras=("camid", "nunique")
+        )
+        candidates = people[people["pid"].map(num_sets) == 1]
+        findable = candidates["num_cameras" if (rows["camid"] >= 0).any() else "num_pictures"] >= 2
+        order = _in_drawn_order(candidates.index[findable], seed, VAL) + _in_drawn_order(candidates.index[~findable], seed, VAL)
+        num_moved = min(_num_moved(val_share, len(people), len(candidates)), len(people) - 1)
+        moved = rows.index[rows["person"].isin(order[: max(num_moved, 0)])]
+        split[moved] = role[moved] = "val"
+    return pictures.assign(split=split, role=role)
+
+
+def _num_moved(share: float, num_people: int, num_candidates: int) -> int:
+    return max(round(share * num_people), int(share > 0 and num_candidates >= 3))
+
+
+def _in_drawn_order(people: Iterable[str], seed: int, kind: int) -> list[str]:
+    """By a hash of the name, so that with one person more the others stay where they are, but for one or two at the edge."""
+    return sorted(people, key=lambda name: hashlib.sha256(f"{seed} {kind} {name}".encode()).digest())
+
+
+def check_cameras(pictures: pd.DataFrame) -> None:
+    """HplError if some pictures of a set have a camera and some have none."""
+    unknown = pictures["camid"] < 0
+    if unknown.any() and not unknown.all():
+        first = pictures["path"][unknown].min()
+        raise HplError(f"{first}: camid is missing; expected camid for all pictures of the set, or for none")
 
 
 def choose_queries(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -49,17 +86,10 @@ def choose_queries(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
     gallery keeps a picture of that person, from another camera if there are cameras.
 
     Args:
-        pictures: columns path (unique), person, split, role, anonymous, camid.
-
-    Raises:
-        HplError: some pictures have a camera and some have none.
+        pictures: of one set: columns path (unique), person, split, role, anonymous, camid, which passed check_cameras.
     """
     camid, person = pictures["camid"].to_numpy(), pictures["person"].to_numpy(object)
     has_cameras = bool((camid >= 0).any())
-    if has_cameras and (camid < 0).any():
-        raise HplError(
-            f"{pictures['path'][camid < 0].min()}: camid is missing; expected camid for all pictures of the set, or for none"
-        )
     role = pictures["role"].to_numpy(object, copy=True)
     in_test = (pictures["split"] == "test").to_numpy(bool)
     named = ~pictures["anonymous"].to_numpy(bool)

@@ -36,6 +36,16 @@ class InversionNetwork(nn.Module):
         if ends_B is not None:
             positions = torch.arange(-num_tokens, tokens_BLD.shape[1], device=tokens_BLD.device)
             padding = positions[None, :] > ends_B[:, None]
-        for block in self.blocks:
-            x = block(x, src_key_padding_mask=padding)
-        return self.output(self.norm(x[:, :num_tokens]))
+        for block in self.blocks[:-1]:
+            x = _run_block(block, x, x.shape[1], padding)
+        return self.output(self.norm(_run_block(self.blocks[-1], x, num_tokens, padding)))
+
+
+def _run_block(block: nn.TransformerEncoderLayer, x_BLD: Tensor, num_kept: int, padding_BL: Tensor | None) -> Tensor:
+    """The first `num_kept` rows of `block(x, src_key_padding_mask=padding)`, and no others: the rest of x is keys and values alone."""
+    normed_BLD, x_BKD = block.norm1(x_BLD), x_BLD[:, :num_kept]
+    attended_BKD, _ = block.self_attn(
+        normed_BLD[:, :num_kept], normed_BLD, normed_BLD, key_padding_mask=padding_BL, need_weights=False
+    )
+    x_BKD = x_BKD + attended_BKD
+    return x_BKD + block.linear2(block.activation(block.linear1(block.norm2(x_BKD))))

@@ -54,4 +54,4 @@ class PromptEncoder(nn.Module):
         return prompt_BLW
 
     def _encode(self, parts: list[Tensor]) -> Tensor:
-        return self.tower.encode(self.embed(parts))[:, -1]
+        return self.tower.encode_last(self.embed(parts))

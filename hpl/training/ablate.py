@@ -32,7 +32,8 @@ def run_cell(params: Params, manifests: Path, packed: Path, backbone: Path, kept
         kept: folder outside all outputs, for state that a killed run goes on from and for what cells share.
 
     Returns:
-        `metrics` as reports/metrics.json has them, and `steps`, the optimiser steps of stage II.
+        `metrics` of both tasks as reports/metrics.json has them, `steps`, the optimiser steps of stage II, and `selection`, the epoch
+        that the model is of.
 
     Raises:
         HplError: a loss is not finite; the same cell is running in another process.
@@ -44,7 +45,7 @@ def run_cell(params: Params, manifests: Path, packed: Path, backbone: Path, kept
         device = _prepare(params)
         clip, _ = load_backbone(backbone)
         parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if prompts else None
-        model, curves = train(
+        model, curves, selection = train(
             clip,
             parts,
             tables,
@@ -59,8 +60,8 @@ def run_cell(params: Params, manifests: Path, packed: Path, backbone: Path, kept
             checkpoint=checkpoint,
         )
         settings = tables, profile.input, profile.evaluate, device, checkpoint
-        metrics, _ = evaluate_towers(model.images, model.texts, *settings, name="trained")
-    return {"metrics": metrics, "steps": curves.steps}
+        metrics = evaluate_towers(model.images, model.texts, *settings, name="trained")
+    return {"metrics": metrics, "steps": curves.steps, "selection": selection}
 
 
 def share_prompts(params: Params, manifests: Path, packed: Path, backbone: Path, kept: Path) -> Path:

@@ -8,6 +8,7 @@ from open_clip import ClipLoss
 from open_clip.model import CLIP
 from tqdm import tqdm
 
+from hpl.backbones.device import out_of_memory
 from hpl.backbones.distributed import average_gradients, check_agreement, gather_shares, rank
 from hpl.backbones.towers import ImageTower, TextTower, at_end
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
@@ -23,6 +24,7 @@ PAD, ERASE = 4, 0.0  # a captioned thing must not be erased
 MAX_LOGIT_SCALE = float(np.log(100))  # CLIP's bound
 
 
+@out_of_memory("lower pretrain.batch_size")
 def pretrain(
     model: CLIP,
     manifests: Manifests,
@@ -74,7 +76,7 @@ def pretrain(
             lr = warmup_cosine(epoch - 1 + number / len(steps), options.epochs, options.warmup_epochs, 0.0, options.lr)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            image_features = torch.nn.functional.normalize(images(batch.images_B3HW)[:, 0], dim=-1)
+            image_features = torch.nn.functional.normalize(images.classes(batch.images_B3HW)[:, 0], dim=-1)
             text_features = torch.nn.functional.normalize(at_end(*texts(batch.token_ids_TL)), dim=-1)
             pairs_of_all = (gather_shares(features, batch.num_captioned) for features in (image_features, text_features))
             loss = contrast(*pairs_of_all, model.logit_scale.exp())

@@ -1,5 +1,6 @@
 """Stage II, representation learning: the whole loop on one page."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,19 +8,25 @@ import torch
 from open_clip.model import CLIP
 from tqdm import tqdm
 
+from hpl.backbones.device import compile_blocks, out_of_memory
 from hpl.backbones.distributed import average_gradients, check_agreement, rank
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.curves import Curves, check_finite
 from hpl.batches.loading import Step, StepDataset, TrainingPictures, load_steps
 from hpl.batches.sampling import identity_batches, shuffled_batches
 from hpl.batches.schedule import warmup_cosine
+from hpl.batches.validation import TASKS, validate, validation_sets
 from hpl.config import Input, Loss, Model, Train
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import PromptParts
 from hpl.training.model import HPL, LOSSES
+from hpl.training.selection import Best
+
+SMALLER = "lower train.t2i_batch and train.i2i_batch, or set train.micro_batch (same losses) or train.gradient_checkpointing: true"
 
 
+@out_of_memory(SMALLER)
 def train(
     clip: CLIP,
     parts: PromptParts | None,
@@ -34,10 +41,10 @@ def train(
     seed: int,
     device: torch.device,
     checkpoint: Checkpoint = NOTHING_KEPT,
-) -> tuple[HPL, Curves]:
-    """Minimise L_total (eq. 14). Returns the model of the last epoch, on the CPU, and its loss curves.
+) -> tuple[HPL, Curves, dict]:
+    """Minimise L_total (eq. 14). Returns the model, on the CPU, its curves, and which epoch it is of and why.
 
-    The test split is never read, and no epoch is chosen: what is evaluated is the last.
+    The test split is never read. The model is that of the last epoch, or, by `train.selection`, of the best on the validation split.
     """
     pictures = manifests.images[manifests.images["role"] == "train"]
     people = pictures[pictures["dataset"].isin(manifests.serving("i2i", "train"))]
@@ -46,7 +53,14 @@ def train(
     if parts is not None and parts.pids.tolist() != pids.tolist():
         raise HplError("train: the prompts were made for other training identities; run the construct_prompts stage again")
     reader = TrainingPictures(manifests, packed, pictures, size)
+    held_out = validation_sets(manifests) if options.validate_epochs else {}
+    best = Best(options.selection, options.patience, tasks, held_out)
     hpl = HPL(clip, model, len(pids), parts, seed).to(device)
+    towers = [hpl.images.visual.transformer, hpl.texts.transformer]
+    for tower in towers:
+        tower.grad_checkpointing = options.gradient_checkpointing
+    if options.compile:
+        compile_blocks(towers, device)
     optimizer = torch.optim.Adam(
         hpl.parameter_groups(options.new_lr_factor, options.train_inversion),
         lr=options.start_lr,
@@ -54,9 +68,11 @@ def train(
         fused=True,
     )
     curves = Curves([*LOSSES, "total"])
-    kept = {"model": hpl, "optimizer": optimizer, "curves": curves}
+    kept = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
     first_epoch, done = checkpoint.load(**kept)
     for epoch in range(first_epoch, options.epochs + 1):
+        if best.waited_enough(epoch):
+            break
         hpl.train()
         steps = epoch_steps(captions, people if len(people) else pictures, pids, tasks, options, seed, epoch)
         batches = StepDataset(
@@ -72,7 +88,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = lr * group["lr_factor"]
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.amp):
-                losses = hpl(batch, loss, tasks)
+                losses = hpl(batch, loss, tasks, options.micro_batch)
             numbers = check_finite(losses, f"train, epoch {epoch}, step {number + 1}")
             total = sum(losses.values())
             optimizer.zero_grad()
@@ -84,14 +100,21 @@ def train(
             if number + 1 < len(steps):
                 checkpoint.save(epoch, number + 1, **kept)
         check_agreement(f"train, epoch {epoch}", hpl.parameters())
-        curves.end_epoch(epoch, lr=lr)
+        figures = {}
+        if held_out and (epoch % options.validate_epochs == 0 or epoch == options.epochs):
+            figures = validate(hpl.images, hpl.texts, manifests, held_out, size, options.t2i_batch + options.i2i_batch, device)
+            best.compare(epoch, figures, hpl)
+        curves.end_epoch(epoch, lr=lr, **{f"val_{task}_mAP": figures.get(task, math.nan) for task in TASKS})
         checkpoint.save(epoch + 1, 0, **kept)
         done = 0
-    return hpl.cpu().eval(), curves
+    return best.restore(hpl.cpu()).eval(), curves, best.account(len(curves.rows))
 
 
 def epoch_steps(captions, pictures, pids: np.ndarray, tasks: list[str], options: Train, seed: int, epoch: int) -> list[Step]:
     """The composition of each step: `t2i_batch` picture-caption pairs, then `i2i_batch` pictures, `num_instances` a person.
+
+    An epoch is one pass over the captions, also where I2I alone is trained, so that one task takes as many steps as both; without
+    captions it is one over the pictures.
 
     Args:
         captions: the training rows of the captions (pandas).
@@ -104,7 +127,7 @@ def epoch_steps(captions, pictures, pids: np.ndarray, tasks: list[str], options:
             raise HplError("train: tasks holds t2i, but no training picture has a caption; expected captions, or tasks: [i2i]")
         pairs = shuffled_batches(len(captions), options.t2i_batch, seed, epoch, drop_last=True)
     if "i2i" in tasks:
-        num_batches = len(pairs) or max(1, len(pictures) // options.i2i_batch)
+        num_batches = len(pairs) or len(captions) // options.t2i_batch or max(1, len(pictures) // options.i2i_batch)
         people = identity_batches(pictures["pid"].to_numpy(), num_batches, options.i2i_batch, options.num_instances, seed, epoch)
     caption_images, caption_pids = captions["image_id"].to_numpy(), captions["pid"].to_numpy()
     none = np.zeros(0, np.int64)

@@ -24,8 +24,8 @@ ALL_PIDS = np.arange(1, 111)
 SEED = 3
 
 
-def steps(epoch: int, tasks: list[str] = BOTH) -> list[Step]:
-    return epoch_steps(CAPTIONS, PICTURES, ALL_PIDS, tasks, PAPER, SEED, epoch)
+def steps(epoch: int, tasks: list[str] = BOTH, captioned: bool = True) -> list[Step]:
+    return epoch_steps(CAPTIONS if captioned else CAPTIONS[:0], PICTURES, ALL_PIDS, tasks, PAPER, SEED, epoch)
 
 
 def test_a_batch_is_64_pairs_and_64_pictures_of_16_people() -> None:
@@ -56,9 +56,9 @@ def test_each_caption_stands_once_in_an_epoch_but_for_those_left_over() -> None:
     np.testing.assert_array_equal(rows, np.concatenate([step.caption_rows for step in steps(10, ["t2i"])]))
 
 
-def test_i2i_alone_takes_as_many_batches_as_its_pictures_fill() -> None:
-    made = steps(1, ["i2i"])
-    assert len(made) == 680 // 64 and all(len(step.image_ids) == 64 and not len(step.caption_rows) for step in made)
+def test_i2i_alone_takes_as_many_steps_as_both_tasks_or_without_captions_as_its_pictures_fill() -> None:
+    for made, count in ((steps(1, ["i2i"]), 337 // 64), (steps(1, ["i2i"], captioned=False), 680 // 64)):
+        assert len(made) == count and all(len(step.image_ids) == 64 and not len(step.caption_rows) for step in made)
 
 
 def test_stage_one_sees_every_picture_once_an_epoch_the_last_ones_in_a_smaller_batch() -> None:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from hpl.evaluation import rank_order, retrieval_metrics
+from hpl.evaluation import retrieval_metrics
 from hpl.evaluation.histogram import colour_histograms
+from hpl.evaluation.metrics import Rule, rank_order
 from hpl.files import HplError
 
 
@@ -82,8 +83,10 @@ def test_shapes_and_lone_camids_are_refused() -> None:
 
 
 def test_rank_order_leaves_out_the_ignored_and_pads() -> None:
-    order = rank_order(np.array([[0.1, 0.9, 0.5], [0.3, 0.3, 0.3]]), np.array([[False, True, False], [False] * 3]), 3)
-    assert order.tolist() == [[2, 0, -1], [0, 1, 2]]
+    rule = Rule(np.array([1, 2]), np.array([3, 1, -1, 4]), np.array([7, 7]), np.array([7, 7, 7, 7]))
+    order = rank_order(np.array([[0.1, 0.9, 0.5], [0.3, 0.3, 0.3]]), rule, 3)
+    assert order.tolist() == [[2, 0, -1], [0, 1, 2]]  # the second query's ties stand in gallery order
+    assert rank_order(np.array([[0.3, 0.3, 0.5]]), rule, 2, start=1).tolist() == [[2, 0]]
 
 
 def test_histograms_know_colour_and_stripe_but_not_place_in_the_stripe() -> None:

@@ -4,13 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpl.evaluation.protocols import evaluate_i2i, evaluate_t2i, rank_lists, rounded
+from hpl.evaluation.protocols import Examined, evaluate_i2i, evaluate_t2i, examine, rounded, task_rule
+from hpl.evaluation.similarity import cosine_blocks, unit
 
 ANGLES = np.radians([0, 10, 20, 30])
 GALLERY_FEATURES = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1) * [[1], [5], [1], [9]]  # lengths do not matter
 GALLERY = pd.DataFrame({"image_id": [70, 71, 72, 73], "pid": [1, -1, 0, 1], "camid": [1, 2, 2, 2]})
 QUERY = pd.DataFrame({"pid": [1], "camid": [1]})
 QUERY_FEATURES = np.array([[3.0, 0.0]])
+
+
+def examined(task: str, query: pd.DataFrame, gallery: pd.DataFrame, length: int = 5) -> Examined:
+    rule = task_rule(task, query, gallery)
+    blocks = cosine_blocks(unit(QUERY_FEATURES), unit(GALLERY_FEATURES)[rule.kept])
+    return examine(blocks, rule, gallery["image_id"].to_numpy(), length)
 
 
 def test_text_to_image_has_no_camera_rule() -> None:
@@ -27,13 +34,13 @@ def test_image_to_image_drops_the_querys_own_camera() -> None:
 def test_an_unknown_camera_is_nobody_elses() -> None:
     gallery, query = GALLERY.assign(camid=-1), QUERY.assign(camid=-1)
     assert evaluate_i2i(QUERY_FEATURES, GALLERY_FEATURES, query, gallery)["rank1"] == 100
-    assert len(rank_lists(QUERY_FEATURES, GALLERY_FEATURES, query, gallery, 5, camera_rule=True)) == 3
+    assert len(examined("i2i", query, gallery).lists) == 3
 
 
 def test_rank_lists_are_what_the_protocol_ranks() -> None:
-    by_text = rank_lists(QUERY_FEATURES, GALLERY_FEATURES, QUERY, GALLERY, 2, camera_rule=False)
+    by_text = examined("t2i", QUERY, GALLERY, 2).lists
     assert by_text["image_id"].tolist() == [70, 72] and by_text["match"].tolist() == [True, False]
-    by_picture = rank_lists(QUERY_FEATURES, GALLERY_FEATURES, QUERY, GALLERY, 5, camera_rule=True)
+    by_picture = examined("i2i", QUERY, GALLERY).lists
     assert by_picture["image_id"].tolist() == [72, 73] and by_picture["rank"].tolist() == [1, 2]
     np.testing.assert_allclose(by_picture["similarity"], np.cos(np.radians([20, 30])), atol=1e-4)
 

@@ -32,7 +32,6 @@ OPTIONS = Preprocess(
     pack_pictures=True,
     link_candidate=0.86,
     link_correlation=0.92,
-    val_share=0.25,
     test_share=0.5,
     split_seed=0,
 )
@@ -44,9 +43,10 @@ def build(
     num_workers: int = 1,
     datasets: tuple[dict, ...] = (CUHK, MARKET),
     store: Path | None = None,
+    val_share: float = 0.0,
     **changes: object,
 ) -> Manifests:
-    data, options = Data.model_validate({"datasets": list(datasets)}), OPTIONS.model_copy(update=changes)
+    data, options = Data.model_validate({"datasets": list(datasets), "val_share": val_share}), OPTIONS.model_copy(update=changes)
     store = store or out / "store"
     build_manifests(raw, data, SIZE, options, num_workers, out / "manifests", out / "pictures", store)
     return Manifests(out / "manifests")
@@ -162,11 +162,39 @@ def test_skipped_pictures_are_listed_and_nothing_else_is_lost(cuhk: Path, market
     assert "skipped: " in capsys.readouterr().err
 
 
+def test_a_picture_that_is_skipped_is_not_drawn_as_a_query(tmp_path: Path) -> None:
+    for number in range(6):
+        save(picture(number), tmp_path / "people" / "test" / "ann" / f"{number}.png")
+    source = {"format": "folders", "folder": "people", "use": ["test"]}
+    images = build(tmp_path, tmp_path / "whole", datasets=(source,)).images
+    (tmp_path / "people" / images.loc[images["role"] == "query", "path"].item()).write_bytes(b"")
+    images = build(tmp_path, tmp_path / "out", datasets=(source,), on_bad_image="skip").images
+    assert images["role"].value_counts().to_dict() == {"gallery": 4, "query": 1}
+    assert audit_of(tmp_path / "out")["skipped_pictures"][0]["role"] == "query or gallery"
+
+
 def test_nothing_left_is_an_error(market: Path, tmp_path: Path) -> None:
     for file in market.rglob("*.jpg"):
         file.write_bytes(b"")
     with pytest.raises(HplError, match="none of 7 pictures can be read; the first fault: .*empty file"):
         build(tmp_path, tmp_path / "out", datasets=(MARKET,), on_bad_image="skip")
+
+
+def test_a_set_of_which_nothing_is_left_is_an_error(cuhk: Path, market: Path, tmp_path: Path) -> None:
+    for file in (cuhk / "imgs").rglob("*.*"):
+        file.write_bytes(b"no picture")
+    with pytest.raises(HplError, match="CUHK-PEDES: none of 4 pictures can be read; the first fault: .*not a picture"):
+        build(tmp_path, tmp_path / "out", datasets=({**CUHK, "use": ["train"]}, MARKET), on_bad_image="skip")
+
+
+def test_one_s_own_people_on_both_sides_are_told(tmp_path: Path) -> None:
+    for number, place in enumerate(["train/ann", "train/ben", "test/ann", "query/cy", "gallery/cy"]):
+        save(picture(number), tmp_path / "people" / place / "1.png")
+    source = {"format": "folders", "folder": "people", "use": ["train", "test"]}
+    images = build(tmp_path, tmp_path / "out", datasets=(source,)).images
+    assert images.set_index("path").loc[["train/ann/1.png", "train/ben/1.png"], "role"].tolist() == ["dropped", "train"]
+    notes = audit_of(tmp_path / "out")["datasets"]["people"]["notes"]
+    assert notes == ["people in test and in another split, such as ann, who leave the other: 1"]
 
 
 def test_official_counts_are_a_warning_or_with_strict_an_error(market: Path, tmp_path: Path, capsys) -> None:
@@ -199,7 +227,7 @@ def test_one_s_own_folder_serves_both_tasks(tmp_path: Path) -> None:
             file = save(picture(10 * person + number), root / f"p{person}" / f"{number}_c{number % 2}.png")
             file.with_suffix(".txt").write_text(f"person {person}\nseen {number}\n")
     own = {"format": "folders", "folder": "people", "use": ["train", "test"], "camera_pattern": r"_c(\d+)"}
-    tables = build(tmp_path, tmp_path / "out", datasets=(own,))
+    tables = build(tmp_path, tmp_path / "out", datasets=(own,), val_share=0.5)
     people = tables.images.groupby("split")["person"].nunique()
     assert people.to_dict() == {"train": 2, "val": 2, "test": 4}
     assert tables.images.groupby("role").size().to_dict() == {"train": 8, "val": 8, "query": 8, "gallery": 8}
@@ -209,6 +237,29 @@ def test_one_s_own_folder_serves_both_tasks(tmp_path: Path) -> None:
     assert set(alone.images["split"]) == {"test"} and len(alone.images) == 32
 
 
+def test_a_set_without_validation_gives_up_training_people_of_its_own_after_its_counts(
+    cuhk: Path, market: Path, tmp_path: Path
+) -> None:
+    for person in range(10, 20):  # even people are seen by two cameras
+        for number in range(2):
+            camid = 1 + number * (person % 2 == 0)
+            save(picture(10 * person + number), market / f"bounding_box_train/{person:04d}_c{camid}s1_{number:06d}_00.jpg")
+    shutil.copy(market / "bounding_box_train/0010_c1s1_000000_00.jpg", cuhk / "imgs/cam_a/000_45.bmp")
+    sets = (CUHK, {**MARKET, "official": True})
+    before = build(tmp_path, tmp_path / "none", datasets=sets).images
+    images = build(tmp_path, tmp_path / "out", datasets=sets, val_share=0.3).images
+    held_out = images[(images["dataset"] == "Market-1501") & (images["split"] == "val")]
+    assert set(before.loc[before["dataset"] == "Market-1501", "split"]) == {"train", "test"}
+    assert held_out["person"].nunique() == 4 and (held_out["role"] == "val").all()  # of 12 people
+    assert held_out.groupby("person")["camid"].nunique().eq(2).all()  # 0002, 0012 .. 0018: 0010 trains in the other set
+    assert "0010" not in set(held_out["person"]) and not set(held_out["pid"]) & set(images.loc[images["role"] == "train", "pid"])
+    same = images.drop(held_out.index)
+    assert same.equals(before.loc[same.index])  # also the caption set, which has a val split
+    audits = [audit_of(tmp_path / out)["datasets"]["Market-1501"] for out in ("none", "out")]
+    assert audits[0]["mismatches"] == audits[1]["mismatches"] and "train: 12 people" in audits[0]["mismatches"][0]
+    assert "held out of training, for validation: 4 people (data.val_share 0.3)" in audits[1]["notes"]
+
+
 def test_rows_of_one_picture_are_joined_or_the_conflict_is_named(tmp_path: Path) -> None:
     root = tmp_path / "shop"
     for number in range(6):
@@ -216,7 +267,7 @@ def test_rows_of_one_picture_are_joined_or_the_conflict_is_named(tmp_path: Path)
     lines = [f"{number}.png,{number // 2},first of {number},train" for number in range(6)]
     (root / "people.csv").write_text("\n".join(["path,pid,caption,split", *lines, "0.png,0,second of 0,train", lines[1]]))
     source = {"format": "table", "folder": "shop", "use": ["train"]}
-    tables = build(tmp_path, tmp_path / "out", datasets=(source,), val_share=0.0)
+    tables = build(tmp_path, tmp_path / "out", datasets=(source,))
     assert len(tables.images) == 6
     assert tables.captions.groupby("image_id")["caption"].agg(list).tolist()[:2] == [
         ["first of 0", "second of 0"],

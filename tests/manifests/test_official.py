@@ -79,6 +79,11 @@ def test_a_role_without_pictures_is_one_sentence() -> None:
     assert len(count_mismatches("market-1501", {})) == 5
 
 
+def test_the_first_release_of_rstpreid_is_recognised() -> None:
+    found = count_mismatches("rstpreid", changed("rstpreid", "train", people=3901, pictures=19505, captions=39010))
+    assert len(found) == 3 and all("first release, whose split its authors corrected" in sentence for sentence in found)
+
+
 def test_a_table_is_counted() -> None:
     rows = [  # split, role, person, anonymous, source_pid, camid, num_captions
         ("train", "train", "0001", False, 1, 1, 2),

@@ -28,10 +28,10 @@ from hpl.backbones.weights import build_clip
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.extract import extract_image_features, extract_text_features
 from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
-from hpl.batches.retrieval import evaluate_towers
+from hpl.batches.retrieval import encode_test_sets, evaluate_encoded, evaluate_towers
 from hpl.batches.text import tokenize
 from hpl.batches.transforms import augment
-from hpl.config import Evaluate, Inversion, load_params
+from hpl.config import Inversion, load_params
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import PromptParts
@@ -47,8 +47,9 @@ PARAMS = load_params(ROOT / "params.yaml")
 CPU, BOTH = torch.device("cpu"), ["t2i", "i2i"]
 STEPS = 10
 NUM_CAPTIONED, NUM_PICTURES = 5, 7  # odd, so that two processes have unequal shares
-VARIANTS = {  # prompts, task routing, tasks, changes of `loss`
+VARIANTS = {  # prompts, task routing, tasks, changes of `loss`, micro_batch if any
     "all": (True, True, BOTH, {}),
+    "micro-batch": (True, True, BOTH, {}, 2),
     "i2i batch": (True, True, BOTH, {"i2i_batch": "i2i"}),
     "text-guided": (True, True, BOTH, {"vision_guided": False, "prompt_reg": 0.0}),
     "vision-guided": (True, True, BOTH, {"text_guided": False, "prompt_reg": 0.0}),
@@ -101,7 +102,9 @@ def toy(world: Path) -> tuple[Tables, Path]:
     return Tables(folder), folder
 
 
-def losses_and_gradients(prompts: bool, task_routing: bool, tasks: list[str], changes: dict) -> dict:
+def losses_and_gradients(
+    prompts: bool, task_routing: bool, tasks: list[str], changes: dict, micro_batch: int | None = None
+) -> dict:
     """Of one batch, of which each process gets its share."""
     clip = fresh_clip()
     model = PARAMS.model.model_copy(update={"task_routing": task_routing})
@@ -111,9 +114,8 @@ def losses_and_gradients(prompts: bool, task_routing: bool, tasks: list[str], ch
     captions = ["A man in red.", "A woman walks past the blue shop.", "A child.", "A man.", "A girl with two bags."][: counts[0]]
     labels = torch.tensor([0, 1, 0, 2, 3, 2, 2, 3, 3, 4, 0, 4])[: sum(counts)]
     own, own_captions = share_of_parts(counts, rank(), world_size()), share(counts[0], rank(), world_size())
-    losses = hpl(
-        Batch(images[own], tokenize(captions, 32)[own_captions], labels, counts[0]), PARAMS.loss.model_copy(update=changes), tasks
-    )
+    share_of_batch = Batch(images[own], tokenize(captions, 32)[own_captions], labels, counts[0])
+    losses = hpl(share_of_batch, PARAMS.loss.model_copy(update=changes), tasks, micro_batch)
     sum(losses.values()).backward()
     average_gradients(hpl.parameters())
     gradients = {name: parameter.grad for name, parameter in hpl.named_parameters() if parameter.grad is not None}
@@ -139,7 +141,7 @@ def pretrained(world: Path) -> dict:
 def trained(world: Path, checkpoint: Checkpoint = NOTHING_KEPT, amp: bool = False, loader_workers: int = 0) -> dict:
     changes = {"epochs": STEPS, "t2i_batch": 5, "i2i_batch": 9, "num_instances": 3, "pad": 1, "warmup_epochs": 1, "peak_lr": 1e-4}
     clip = fresh_clip()
-    model, curves = train(
+    model, curves, _ = train(
         clip,
         fresh_parts(clip),
         *toy(world),
@@ -184,8 +186,12 @@ def extracted(world: Path) -> dict:
 def evaluated(world: Path) -> dict:
     clip, tables = fresh_clip(), Manifests(world / "out" / "manifests")
     towers = ImageTower(clip, task_routing=True, i2i_token_noise=0.5), TextTower(clip)
-    figures, ranks = evaluate_towers(*towers, tables, SIZE, Evaluate(batch_size=3, rank_list_length=3), CPU)
-    return {"figures": figures, "ranks": {task: table.to_csv() for task, table in ranks.items()}}
+    options = PARAMS.active.evaluate.model_copy(update={"batch_size": 3})
+    encoded = encode_test_sets(*towers, tables, SIZE, options, CPU)
+    return {
+        "figures": evaluate_towers(*towers, tables, SIZE, options, CPU),
+        "tables": {name: table.to_csv() for name, table in evaluate_encoded(encoded, options)[1].items()},
+    }
 
 
 def drifted() -> str:
@@ -298,7 +304,7 @@ def test_features_have_the_same_bits_and_none_is_lost_or_doubled(found: tuple[di
 def test_figures_are_the_same_and_the_first_process_alone_has_them(found: tuple[dict, list[dict]]) -> None:
     whole, (first, second) = found
     assert first["evaluated"] == whole["evaluated"] and set(whole["evaluated"]["figures"]) == {"t2i", "i2i"}
-    assert second["evaluated"] == {"figures": {}, "ranks": {}}
+    assert second["evaluated"] == whole["evaluated"] | {"figures": {}}
 
 
 @pytest.mark.slow

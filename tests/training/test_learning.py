@@ -179,7 +179,7 @@ def run(
         parts.identity_prompts.normal_()
     routed = PARAMS.model.model_copy(update=model or {})
     start = HPL(deepcopy(clip), routed, len(PIDS), deepcopy(parts), seed=0)
-    end, _ = stage_two.train(
+    end, *_ = stage_two.train(
         clip,
         parts,
         Tables(folder),

@@ -1,0 +1,38 @@
+"""What a model was made from, so that the artefact describes itself: commit, versions, and hashes of its data."""
+
+import hashlib
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+LIBRARIES = ("torch", "torchvision", "open_clip_torch", "pytorch-metric-learning", "numpy")
+
+
+def provenance(inputs: dict[str, Path]) -> dict:
+    """JSON that describes a run of a stage; call it in the project's root.
+
+    Args:
+        inputs: name -> file. The manifest of pictures holds the hash of every picture, so its own hash stands for them all.
+
+    Returns:
+        commit: the last one that changed code, "+ changes" if files of it are not as committed, "unknown" outside of git; versions;
+        data: SHA-256 of each input.
+    """
+    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    data = {name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for name, path in inputs.items()}
+    return {"commit": _commit(), "versions": versions, "data": data}
+
+
+def _commit() -> str:
+    """Of code alone: committing the results of a run must not change what the next run writes."""
+    code = ["--", "hpl", "stages"]
+    try:
+        last = _git("log", "-1", "--format=%H", *code)
+        return last + (" + changes" if last and _git("status", "--porcelain", *code) else "") or "unknown"
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()

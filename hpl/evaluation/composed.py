@@ -1,0 +1,94 @@
+"""Composed queries: a picture of a person, and a sentence that describes another picture of the same person.
+
+The sentence corrects and complements the picture: it tells of a bag that this picture does not show, or of colours that its camera changed.
+Query: picture a and a caption of picture b, a and b of one person, a other than b. Gallery: all test pictures but a. Matches: all other
+pictures of that person, b among them. Where cameras are known, pictures of that person by the camera of a are ignored too. Score: the cosine
+of v_i2i of a with v_i2i, and that of t_eos with v_t2i, each brought to mean 0 and deviation 1 over the query's gallery, then averaged.
+Picture alone and sentence alone are scored on the very same queries and galleries.
+"""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+
+from hpl.evaluation.metrics import JUNK_PID, Rule, score_block, summarise
+from hpl.evaluation.similarity import cosine_blocks, unit
+
+FIGURES = ("rank1", "mAP", "num_queries", "num_skipped")
+
+
+def composed_pairs(captions: pd.DataFrame, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Each caption once, with a picture chosen by a hash of the caption's id among the person's others; not if there is no other.
+
+    Args:
+        captions: columns caption_id, image_id, pid; images: columns image_id, pid.
+
+    Returns:
+        Rows of `captions`, and for each the row of `images` that is its picture.
+    """
+    rows_of = images.groupby("pid").indices
+    image_ids = images["image_id"].to_numpy()
+    pairs = []
+    for number, caption in enumerate(captions[["caption_id", "image_id", "pid"]].itertuples(index=False)):
+        others = sorted((row for row in rows_of[caption.pid] if image_ids[row] != caption.image_id), key=image_ids.__getitem__)
+        if others:
+            drawn = int.from_bytes(hashlib.sha256(str(caption.caption_id).encode()).digest()[:8])
+            pairs.append((number, others[drawn % len(others)]))
+    chosen = np.array(pairs, np.int64).reshape(-1, 2)
+    return chosen[:, 0], chosen[:, 1]
+
+
+def evaluate_composed(
+    text_features: np.ndarray,
+    t2i_features: np.ndarray,
+    i2i_features: np.ndarray,
+    captions: pd.DataFrame,
+    images: pd.DataFrame,
+    weight: float,
+) -> dict[str, dict[str, float]]:
+    """Figures of composed queries, and of their halves alone.
+
+    Args:
+        text_features: t_eos, one row for each row of `captions` (columns caption_id, image_id, pid).
+        t2i_features, i2i_features: v_t2i and v_i2i, one row for each row of `images` (columns image_id, pid, camid).
+        weight: of the sentence, 0..1; the picture has the rest.
+
+    Returns:
+        both, picture and sentence, each with rank1 and mAP in percent and num_queries; empty if no person has two pictures that
+        the rule tells apart. num_skipped counts captions without another picture, and queries without a match.
+    """
+    asked, shown = composed_pairs(captions, images)
+    camids = images["camid"].to_numpy()
+    camids = np.where(camids < 0, -2 - np.arange(len(camids)), camids)  # unknown: the picture itself is all that is ignored
+    pids = images["pid"].to_numpy()
+    rule = Rule(pids[shown], pids, camids[shown], camids)
+    gallery = pids != JUNK_PID
+    t2i, i2i = unit(t2i_features), unit(i2i_features)
+    by_sentence = cosine_blocks(unit(text_features)[asked], t2i[gallery])
+    by_picture = cosine_blocks(i2i[shown], i2i[gallery])
+    parts: dict[str, list[pd.DataFrame]] = {"both": [], "picture": [], "sentence": []}
+    for (start, sentence), (_, picture) in zip(by_sentence, by_picture, strict=True):
+        parts["picture"].append(score_block(picture, rule, start))
+        parts["sentence"].append(score_block(sentence, rule, start))
+        both = weight * _standardised(sentence, rule, start) + (1 - weight) * _standardised(picture, rule, start)
+        parts["both"].append(score_block(both, rule, start))
+    tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items() if tables}
+    if not tables or not tables["both"]["num_matches"].any():
+        return {}
+    found = {name: summarise(table) for name, table in tables.items()}
+    lacking = len(captions) - len(asked)
+    return {
+        name: {**{key: figures[key] for key in FIGURES}, "num_skipped": figures["num_skipped"] + lacking}
+        for name, figures in found.items()
+    }
+
+
+def _standardised(similarity: np.ndarray, rule: Rule, start: int) -> np.ndarray:
+    """Rows of mean 0 and deviation 1 over what the rule leaves of the gallery."""
+    rows = np.empty_like(similarity)
+    for number, row in enumerate(similarity):
+        _, ignored = rule.positions(start + number)
+        left = np.delete(row, ignored)
+        rows[number] = (row - left.mean()) / max(left.std(), 1e-12)
+    return rows

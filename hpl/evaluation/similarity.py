@@ -1,0 +1,75 @@
+"""Cosines of queries and gallery in blocks of queries, with the same bits whatever the size of a block.
+
+What BLAS returns for a pair may depend on the shape of the product it stands in, and on the place in it: at the edges other code runs, and two
+equal pictures no longer tie. So all products have one shape, a tile of a grid that starts at the first query and the first gallery picture
+and is filled up with zeros at its ends; a block is a number of rows of that grid.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hpl.files import HplError
+
+TILE = 512, 16384  # queries, gallery pictures, at most
+UNIT = 64  # both are multiples of it
+BLOCK = TILE[0]  # queries whose similarities are held at a time
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Rows scaled to length one, float32; their dot product is the cosine."""
+    features = np.asarray(features, np.float32)
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def unit_checked(features: np.ndarray, what: str, count: int) -> np.ndarray:
+    """The same, of features that belong to `count` of something; HplError that names a row unless there are as many and all are finite."""
+    features = np.asarray(features)
+    if features.ndim != 2 or len(features) != count:
+        raise HplError(f"{what} features have shape {features.shape}; expected {count} rows, one for each {what}")
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        value = features[row][~np.isfinite(features[row])][0]
+        raise HplError(f"feature of {what} {row} holds {value}; expected finite numbers")
+    return unit(features)
+
+
+def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
+    """Similarities of all queries with the whole gallery, some queries at a time.
+
+    Args:
+        left, right: Q x D and G x D, float32, of unit length.
+        block: queries held at a time, rounded up to whole tiles; block x G float32 are all the memory this takes.
+
+    Yields:
+        Number of the first query, and n x G similarities, which the next block overwrites.
+    """
+    if left.shape[1] != right.shape[1]:
+        raise HplError(f"queries have {left.shape[1]} features and gallery pictures {right.shape[1]}; expected as many")
+    rows, columns = (_side(len(part), most) for part, most in zip((left, right), TILE))
+    step = _padded(block, rows)
+    held = np.empty((min(step, _padded(len(left), rows)), _padded(len(right), columns)), np.float32)
+    for start in range(0, len(left), step):
+        count = min(step, len(left) - start)
+        for column in range(0, len(right), columns):
+            gallery = _tile(right, column, columns)
+            for row in range(0, count, rows):
+                out = held[row : row + rows, column : column + columns]
+                np.matmul(_tile(left, start + row, rows), gallery.T, out=out)
+        yield start, held[:count, : len(right)]
+
+
+def _side(count: int, most: int) -> int:
+    """Side of the tiles that `count` is cut into: as few as possible, and as equal as UNIT allows."""
+    num_tiles = max(-(-count // most), 1)
+    return _padded(max(-(-count // num_tiles), 1), UNIT)
+
+
+def _padded(count: int, tile: int) -> int:
+    return -(-count // tile) * tile
+
+
+def _tile(features: np.ndarray, start: int, count: int) -> np.ndarray:
+    part = features[start : start + count]
+    return part if len(part) == count else np.pad(part, ((0, count - len(part)), (0, 0)))

@@ -1,0 +1,63 @@
+"""Which epoch of stage II is the model: the last, or the best on the validation split; and when to stop early."""
+
+import math
+from collections.abc import Iterable
+
+from torch import nn
+
+from hpl.files import HplError
+
+
+class Best:
+    """The best epoch so far by the mean validation mAP of the trained tasks, a part of the checkpoint."""
+
+    def __init__(self, selection: str, patience: int, tasks: Iterable[str], held_out: Iterable[str]) -> None:
+        """Raises HplError if an epoch is to be chosen, or training stopped, by a task without validation people.
+
+        Args:
+            selection: last | best.
+            patience: epochs without a better one after which training stops; 0: never.
+            tasks: those that are trained.
+            held_out: those that have validation people.
+        """
+        self.selection, self.patience, self.tasks = selection, patience, list(tasks)
+        self.score, self.epoch, self.weights = -math.inf, 0, None
+        if missing := set(tasks) - set(held_out):
+            if selection == "best" or patience:
+                raise HplError(
+                    f"train: no validation people for {', '.join(sorted(missing))}; expected a validation split or data.val_share "
+                    "above 0, or selection: last and patience: 0"
+                )
+
+    def compare(self, epoch: int, figures: dict[str, float], model: nn.Module) -> None:
+        """Take over the epoch if it is the best; of equals the first stays. Its weights are kept where they will be asked for."""
+        measured = [figures[task] for task in self.tasks if task in figures]
+        score = sum(measured) / len(measured) if measured else -math.inf
+        if score > self.score:
+            self.score, self.epoch = score, epoch
+            if self.selection == "best":
+                self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+    def waited_enough(self, epoch: int) -> bool:
+        """Whether training stops before this epoch."""
+        return bool(self.patience and self.epoch and epoch - 1 - self.epoch >= self.patience)
+
+    def restore(self, model: nn.Module) -> nn.Module:
+        """The model, with the chosen epoch's weights."""
+        if self.weights is not None:
+            model.load_state_dict(self.weights)
+        return model
+
+    def account(self, last_epoch: int) -> dict:
+        """What the model's description says: the rule, the epoch it chose, and the best validated one with its figure in percent."""
+        account = {"rule": self.selection, "epoch": self.epoch if self.weights is not None else last_epoch}
+        if self.epoch:
+            account |= {"best_validated_epoch": self.epoch, "mean_validation_mAP": round(self.score, 2)}
+        return account
+
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
