@@ -77,10 +77,8 @@ def restore(project: Path) -> None:
     run(project, "dvc", "checkout", "-q")
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the tracked files with miniature parameters, reproduced once."""
-    folder = tmp_path_factory.mktemp("project")
+def copy_project(folder: Path) -> None:
+    """A copy of the tracked files with miniature parameters, as a git repository with nothing committed."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -98,6 +96,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "git", "init", "-q")
     run(folder, "git", "config", "user.email", "nobody@example.org")
     run(folder, "git", "config", "user.name", "nobody")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The copy, reproduced once and committed."""
+    folder = tmp_path_factory.mktemp("project")
+    copy_project(folder)
     run(folder, "dvc", "repro")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "miniature")
@@ -143,6 +148,16 @@ def test_two_processes_do_the_work_of_one(project: Path) -> None:
     output = run(project, "dvc", "exp", "run", "-S", "num_processes=9", fails=True)
     assert "error: num_processes = 9, but a step has only" in output and "Traceback" not in output
     restore(project)
+
+
+def test_a_cell_of_the_ablation_with_the_default_parameters_gives_the_figures_of_the_pipeline(project: Path) -> None:
+    """And a root `dvc repro` knows nothing of it."""
+    run(project, "dvc", "repro", "-s", "ablation/dvc.yaml:ablate@hpl_cmpr-0")
+    cell = json.loads((project / "data/ablation/cells/hpl_cmpr-0.json").read_text())
+    assert cell["metrics"] == json.loads((project / "reports/metrics.json").read_text())
+    assert ran(run(project, "dvc", "repro")) == []
+    shutil.rmtree(project / "data/ablation")
+    (project / "ablation/dvc.lock").unlink()
 
 
 def test_a_misspelt_key_is_refused(project: Path) -> None:
