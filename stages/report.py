@@ -7,10 +7,9 @@ from hpl.config import load_params
 from hpl.files import run_stage
 from hpl.reports.page import write_report
 
-
-SELECTION = {
-    "last": "the last epoch is the model, none was chosen",
-    "best": "the model is the epoch with the best mean mAP on the validation split",
+EPOCHS = {
+    "last": "the last epoch is evaluated, none was chosen",
+    "best": "the epoch of the highest mAP on the validation split is evaluated",
 }
 
 
@@ -23,7 +22,7 @@ def main() -> None:
         + (" (the synthetic data set: these figures say nothing about real cameras)" if params.profile == "bundled" else ""),
         "Trained on": " + ".join(source.label for source in profile.data.datasets if "train" in source.use),
         "Evaluated on": " + ".join(source.label for source in profile.data.datasets if "test" in source.use),
-        "Tasks trained": ", ".join(params.tasks) + f"; seed {params.seed}; {SELECTION[profile.train.selection]}",
+        "Tasks trained": f"{', '.join(params.tasks)}; seed {params.seed}; {EPOCHS[profile.train.selection]}",
     }
     titles = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": "train.csv"}
     files = {title: curves / name for title, name in titles.items()}
