@@ -1,4 +1,4 @@
-"""A model, or no model, on the test split of every data set that is to be evaluated, or on the validation split."""
+"""A model, or no model, on the test split of every data set that is to be evaluated."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,18 +23,16 @@ from hpl.evaluation.similarity import cosine_blocks, unit, unit_checked
 from hpl.files import HplError
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.records import JUNK_PID, NO_CAMERA
-from hpl.manifests.splits import choose_queries
 from hpl.manifests.tables import Manifests
 
 BLOCK = 512  # pictures read at a time for histograms
-VAL_SEED = 0  # of the choice of validation queries
 NUM_TOKENS = 2000  # pictures whose two tokens are kept, at most
 TOKEN_SEED = 0  # of the choice of people among them
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """One split of one data set. `pid` counts the set's own people: a protocol must not depend on what was linked across sets.
+    """The test split of one data set. `pid` counts the set's own people: a protocol must not depend on what was linked across sets.
 
     T2I: every caption is a query, every picture is in the gallery once. I2I: queries and gallery as the set, or its reader, marks them.
     """
@@ -51,39 +49,20 @@ class TestSet:
         return tuple(self.images[self.images["role"] == role].reset_index(drop=True) for role in ("query", "gallery"))
 
 
-def read_test_sets(tables: Manifests, split: str = "test") -> list[TestSet]:
-    """The data sets that are evaluated, in the order of params.yaml. HplError if there is none.
-
-    Args:
-        split: test, of sets with `use: test`; or val, of sets with `use: train`, where the queries among the pictures are chosen by the
-            rule for test splits that mark none: one picture of each person and camera.
-    """
+def read_test_sets(tables: Manifests) -> list[TestSet]:
+    """The data sets that are evaluated, in the order of params.yaml. HplError if there is none."""
     found = []
     for name, account in tables.datasets.items():
-        if ("test" if split == "test" else "train") not in account["use"]:
+        if "test" not in account["use"]:
             continue
         images, captions = (
-            table[(table["dataset"] == name) & (table["split"] == split)] for table in (tables.images, tables.captions)
+            table[(table["dataset"] == name) & (table["split"] == "test")] for table in (tables.images, tables.captions)
         )
-        tasks = account["scored"]
-        if split == "val":
-            images, captions = _with_queries(images[images["role"] == "val"]), captions[captions["role"] == "val"]
-            there = {"t2i": len(captions) > 0, "i2i": (images["role"] == "query").any()}
-            tasks = [task for task in account["tasks"] if there[task]]
         people = np.unique(images.loc[images["person"] != "", "person"].astype(str))
-        if tasks:
-            found.append(TestSet(name, tasks, _own_pids(captions, people), _own_pids(images, people)))
-    if not found and split == "test":
-        raise HplError("no data set has `use: [test]`; expected one to evaluate")
+        found.append(TestSet(name, account["scored"], _own_pids(captions, people), _own_pids(images, people)))
     if not found:
-        raise HplError(f"no data set that is trained on has a split {split!r}; expected one, or preprocess.val_share above 0")
+        raise HplError("no data set has `use: [test]`; expected one to evaluate")
     return found
-
-
-def _with_queries(images: pd.DataFrame) -> pd.DataFrame:
-    """Validation pictures as a test split that marks no queries."""
-    unmarked = images.assign(split="test", role="", anonymous=images["person"] == "")
-    return images.assign(role=choose_queries(unmarked, VAL_SEED)["role"])
 
 
 def _own_pids(table: pd.DataFrame, people: np.ndarray) -> pd.DataFrame:
@@ -134,17 +113,15 @@ def encode_test_sets(
     device: torch.device,
     checkpoint: Checkpoint = NOTHING_KEPT,
     name: str = "",
-    split: str = "test",
 ) -> list[Encoded]:
     """Features of every data set that `read_test_sets` finds. Several processes share the encoding; each gets all features.
 
     Args:
         name: of the model, by which the checkpoint keeps its features.
-        split: test or val.
     """
     images.to(device), texts.to(device)
     encoded = []
-    for test in read_test_sets(tables, split):
+    for test in read_test_sets(tables):
         shape = (size.height, size.width)
         kept = checkpoint.within(f"{name}-{test.name}")
         files = tables.files(test.images)
@@ -164,13 +141,12 @@ def evaluate_towers(
     device: torch.device,
     checkpoint: Checkpoint = NOTHING_KEPT,
     name: str = "",
-    split: str = "test",
 ) -> dict:
     """Figures of both tasks in percent, as `gather` arranges them, and nothing else. Args as `encode_test_sets`.
 
     Several processes share the encoding; the first alone computes figures, the others return none.
     """
-    encoded = encode_test_sets(images, texts, tables, size, options, device, checkpoint, name, split)
+    encoded = encode_test_sets(images, texts, tables, size, options, device, checkpoint, name)
     if rank():
         return {}
     figures: dict[str, dict[str, dict]] = {}
