@@ -154,7 +154,9 @@ def test_a_cell_of_the_ablation_with_the_default_parameters_gives_the_figures_of
     """And a root `dvc repro` knows nothing of it."""
     run(project, "dvc", "repro", "-s", "ablation/dvc.yaml:ablate@hpl_cmpr-0")
     cell = json.loads((project / "data/ablation/cells/hpl_cmpr-0.json").read_text())
-    assert cell["metrics"] == json.loads((project / "reports/metrics.json").read_text())
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    for task in ("t2i", "i2i"):
+        assert cell["metrics"][task]["num_queries"] and cell["metrics"][task].items() <= metrics[task].items()
     assert ran(run(project, "dvc", "repro")) == []
     shutil.rmtree(project / "data/ablation")
     (project / "ablation/dvc.lock").unlink()

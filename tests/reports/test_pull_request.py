@@ -1,0 +1,132 @@
+"""The comment on a pull request, in a scratch git repository, and the workflow that posts it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpl.files import HplError
+from hpl.reports.pull_request import changes, compare, results_table
+from tests.imports import ROOT
+
+OLD = {"rank1": 50.0, "mAP": 40.0, "num_queries": 520}
+NEW = {"rank1": 52.0, "rank1_ci_low": 49.0, "rank1_ci_high": 55.0, "mAP": 38.0, "mAP_ci_low": 37.0, "mAP_ci_high": 39.0}
+
+
+def git(folder: Path, *command: str) -> str:
+    named = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "protocol.file.allow=always"]
+    return subprocess.run(["git", *named, *command], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def write(folder: Path, metrics: dict, params: str) -> None:
+    (folder / "reports/figures").mkdir(parents=True, exist_ok=True)
+    (folder / "reports/metrics.json").write_text(json.dumps(metrics))
+    (folder / "params.yaml").write_text(params)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Two commits on main: the figures of OLD, then those of NEW."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    write(folder, {"t2i": OLD, "others": {"X": {"i2i": {"mAP": 1.0}}}}, "seed: 0\nloss:\n  prompt_reg: 0.06\n  gone: a|b\n")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "old")
+    write(folder, {"t2i": NEW, "i2i": {"mAP": 5.0}, "others": {"X": {"i2i": {"mAP": 2.5}}}}, "seed: 0\nloss: {prompt_reg: 0.5}\ntasks: [t2i]\n")
+    (folder / "reports/figures/curves.png").write_bytes(b"png")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "new")
+    return folder
+
+
+def test_a_difference_is_judged_by_the_interval() -> None:
+    lines = results_table({"t2i": OLD}, {"t2i": NEW}).splitlines()
+    assert lines[2:] == [
+        "| T2I R1 | 50.00 | 52.00 (49.00 to 55.00) | ▲ +2.00, within the interval |",
+        "| T2I mAP | 40.00 | 38.00 (37.00 to 39.00) | ▼ \u22122.00, **beyond the interval** |",
+    ]
+    assert results_table({"t2i": NEW}, {"t2i": OLD}).splitlines()[2].endswith("▼ \u22122.00, within the interval |")
+    assert results_table({"i2i": OLD}, {"i2i": OLD | {"rank1": 51.0}}).splitlines()[2:] == [
+        "| I2I R1 | 50.00 | 51.00 | ▲ +1.00 |",
+        "| I2I mAP | 40.00 | 40.00 | = |",
+    ]
+    assert results_table({}, {"i2i": {"mAP": 5.0}}).splitlines()[2:] == ["| I2I mAP | - | 5.00 | - |"]
+
+
+def test_changes_are_flat_and_tell_what_came_and_went() -> None:
+    old, new = {"a": {"b": 1, "c": [1, 2]}, "d": {}}, {"a": {"b": 1, "c": [2]}, "e": None}
+    assert changes(old, new) == {"a.c": ("[1, 2]", "[2]"), "e": ("-", "null"), "d": ("{}", "-")}
+    assert changes(old, old) == {}
+
+
+def test_the_comment_has_figures_parameters_and_pictures(repository: Path) -> None:
+    text = compare("main~1", repository)
+    assert text.startswith(f"### Against `main~1` ({git(repository, 'rev-parse', '--short', 'main~1')})\n")
+    assert "| I2I mAP | - | 5.00 | - |" in text
+    for line in (
+        "| `loss.prompt_reg` | `0.06` | `0.5` |",
+        '| `tasks` | - | `["t2i"]` |',
+        '| `loss.gone` | `"a\\|b"` | - |',
+        "| `others.X.i2i.mAP` | `1.0` | `2.5` |",
+    ):
+        assert line in text.splitlines(), text
+    assert "`seed`" not in text and "_ci_" not in text
+    assert text.count("![") == 1 and "![Loss curves](reports/figures/curves.png)" in text
+    assert "None changed" in compare("HEAD", repository)
+
+
+def test_on_github_pictures_are_linked_at_the_commit_that_holds_them(repository: Path) -> None:
+    new, old = git(repository, "rev-parse", "HEAD"), git(repository, "rev-parse", "HEAD~1")
+    link = f"(https://raw.githubusercontent.com/owner/name/{new}/reports/figures/curves.png)"
+    assert link in compare("main~1", repository, "owner/name", new)
+    assert "![" not in compare("main~1", repository, "owner/name", old)
+
+
+def test_a_base_without_figures_is_said(repository: Path) -> None:
+    git(repository, "checkout", "-q", "--orphan", "empty")
+    git(repository, "rm", "-rqf", ".")
+    git(repository, "commit", "-qm", "empty", "--allow-empty")
+    git(repository, "checkout", "-q", "main")
+    text = compare("empty", repository)
+    assert "`empty` holds no reports/metrics.json." in text and "| T2I R1 | - | 52.00 (49.00 to 55.00) | - |" in text
+
+
+def test_a_base_that_was_not_fetched_is_named(repository: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", "shallow")
+    for base in ("origin/main~1", "origin/elsewhere"):
+        with pytest.raises(HplError, match=f"{base}: git knows no such revision here"):
+            compare(base, tmp_path / "shallow")
+    assert "| T2I R1 |" in compare("origin/main", tmp_path / "shallow")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with pytest.raises(HplError, match="git knows no such revision"):
+        compare("main", outside)
+
+
+def test_the_command_prints_it_or_one_error(repository: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "hpl.reports.pull_request"]
+    done = subprocess.run([*command, "main~1"], cwd=repository, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == compare("main~1", repository)
+    done = subprocess.run([*command, "nowhere"], cwd=repository, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: nowhere:") and done.stderr.count("\n") == 1
+
+
+def test_the_workflow_calls_what_exists_with_few_rights() -> None:
+    text = (ROOT / ".github/workflows/hpl.yml").read_text()
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert next(step for step in steps if "checkout" in step.get("uses", ""))["with"]["fetch-depth"] == 0
+    commands = "\n".join(step["run"] for step in steps if "run" in step)
+    called = set(re.findall(r"make (?:--silent )?([a-z-]+)", commands))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {"repro", "pr-comment"} <= called <= targets
+    assert "${{" not in commands  # what a stranger may name reaches the shell as a variable
+    assert "--edit-last --create-if-none" in commands
