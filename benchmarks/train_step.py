@@ -71,9 +71,7 @@ def loading_rate(profile: Profile) -> float:
     with tempfile.TemporaryDirectory() as folder:
         with ShardWriter(Path(folder), "pictures", count) as writer:
             writer.append(np.random.default_rng(0).integers(0, 256, (count, 3, size.height, size.width), dtype=np.uint8))
-        reader = TrainingPictures(
-            None, Path(folder), pd.DataFrame({"image_id": range(count), "pack_row": range(count)}), size
-        )
+        reader = TrainingPictures(None, Path(folder), pd.DataFrame({"image_id": range(count), "pack_row": range(count)}), size)
         seconds = []
         for rows in np.random.default_rng(1).integers(0, count, (6, 128)):
             start = clock(torch.device("cpu"))

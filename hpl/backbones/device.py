@@ -32,7 +32,9 @@ def prepare_device(device: str, num_threads: int, seed: int) -> torch.device:
             torch.cuda.set_device(local_rank())
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # all that is read was written first: a pass over new memory saved
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # all that is read was written first: a pass over new memory saved
+    )
     torch.manual_seed(seed)
     return torch.device(device)
 
@@ -52,7 +54,9 @@ def compile_blocks(transformers: list[torch.nn.Module], device: torch.device) ->
     from torch._dynamo.exc import TorchDynamoException  # imported here, for it takes seconds
 
     try:
-        torch.compile(torch.sin, fullgraph=True)(torch.ones(8, device=device))  # a trial: the blocks are compiled at their first use
+        torch.compile(torch.sin, fullgraph=True)(
+            torch.ones(8, device=device)
+        )  # a trial: the blocks are compiled at their first use
     except TorchDynamoException as error:
         cause = next((line for line in str(error).splitlines() if line.strip()), "")
         raise HplError(

@@ -103,7 +103,9 @@ def build_manifests(
     pictures = hold_out_validation(unified, data.val_share, options.split_seed)
     held_out = pictures[pictures["split"] != unified["split"]].groupby("dataset")["person"].nunique()
     for name, number in held_out.items():
-        datasets[name]["notes"].append(f"held out of training, for validation: {number:,} people (data.val_share {data.val_share:g})")
+        datasets[name]["notes"].append(
+            f"held out of training, for validation: {number:,} people (data.val_share {data.val_share:g})"
+        )
     if any("train" in source.use for source in data.datasets) and not (pictures["role"] == "train").any():
         raise HplError(f"{raw}: no picture is left to train on, for every person of the training splits is in a test split too")
     captions = captions.merge(pictures[["dataset", "path", "image_id"]], on=["dataset", "path"])

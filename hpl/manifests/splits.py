@@ -50,8 +50,10 @@ def hold_out_validation(pictures: pd.DataFrame, val_share: float, seed: int) -> 
     for _, rows in named.groupby("dataset"):
         if (rows["split"] == "val").any():
             continue
-        people = rows[rows["role"] == "train"].groupby("person").agg(
-            pid=("pid", "first"), num_pictures=("pid", "size"), num_cameras=("camid", "nunique")
+        people = (
+            rows[rows["role"] == "train"]
+            .groupby("person")
+            .agg(pid=("pid", "first"), num_pictures=("pid", "size"), num_cameras=("camid", "nunique"))
         )
         candidates = people[people["pid"].map(num_sets) == 1]
         findable = candidates["num_cameras" if (rows["camid"] >= 0).any() else "num_pictures"] >= 2

@@ -175,7 +175,9 @@ def table_frame(table: Table, cells: Cells) -> pd.DataFrame:
         for measure in MEASURES:
             line = {"row": row, "label": label, **_numbers(values_of(cells, row, measure), measure)}
             reference = table.reference[row]
-            against = paired_difference(values_of(cells, row, measure), values_of(cells, reference, measure)) if reference else None
+            against = (
+                paired_difference(values_of(cells, row, measure), values_of(cells, reference, measure)) if reference else None
+            )
             lines.append({**line, **_against(reference, against), "paper": table.paper.get(row, {}).get(measure)})
     return pd.DataFrame(lines)
 
@@ -221,7 +223,9 @@ def further_rows(ablation: Ablation) -> Table | None:
     if not rows:
         return None
     labels = {FULL: FULL, **{row: row for row in rows}}
-    return Table("Further rows", labels, _star(labels, FULL), f"Rows of params.yaml beyond the paper's. Differences are to {FULL}.")
+    return Table(
+        "Further rows", labels, _star(labels, FULL), f"Rows of params.yaml beyond the paper's. Differences are to {FULL}."
+    )
 
 
 # A table as text: Markdown, HTML and LaTeX render the same header and lines.
@@ -318,9 +322,7 @@ def html_table(text: Text) -> str:
     """An HTML table that scrolls sideways on a narrow screen."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in text.header)
     lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in text.lines]
-    body = "\n".join(
-        f'<tr class="{_kind(cells[0])}">{line}</tr>' for line, cells in zip(lines, text.lines, strict=True)
-    )
+    body = "\n".join(f'<tr class="{_kind(cells[0])}">{line}</tr>' for line, cells in zip(lines, text.lines, strict=True))
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
@@ -388,7 +390,10 @@ def write_ablation(folder: Path, cells_folder: Path, ablation: Ablation, loss: L
     if further := further_rows(ablation):
         tables["further"] = further
     with output_folder(folder) as out:
-        blocks: list[tuple] = [("title", "Ablation"), *(("text", line) for line in _introduction(ablation, cells, missing, profile))]
+        blocks: list[tuple] = [
+            ("title", "Ablation"),
+            *(("text", line) for line in _introduction(ablation, cells, missing, profile)),
+        ]
         for name, table in tables.items():
             frame = table_frame(table, cells)
             text = table_text(frame, cells, table)
@@ -399,7 +404,9 @@ def write_ablation(folder: Path, cells_folder: Path, ablation: Ablation, loss: L
             text, title = sweep_text(sweep), "Figure 3: the weights of two losses, one at a time"
             note = f"With {len(ablation.sweep_seeds)} seed{'s' * (len(ablation.sweep_seeds) > 1)}: {_list(ablation.sweep_seeds)}."
             if len(ablation.sweep_seeds) == 1:
-                note += " One seed says nothing of the spread: what lies within the deviations of the tables above is not a finding."
+                note += (
+                    " One seed says nothing of the spread: what lies within the deviations of the tables above is not a finding."
+                )
             blocks += [("heading", title), ("text", note), ("table", text)]
             alt = f"{title}: T2I and I2I figures against each weight; the numbers are in the table."
             blocks.append(_write(out, "figure3", sweep, text, draw_sweeps(sweep, ablation, cells), alt))

@@ -36,7 +36,9 @@ def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = 
     """
     found = _git(root, "rev-parse", "--verify", "--quiet", "--short", f"{base}^{{commit}}")
     if found is None:
-        raise HplError(f"{base}: git knows no such revision here; expected one that was fetched (shallow clone: git fetch --unshallow)")
+        raise HplError(
+            f"{base}: git knows no such revision here; expected one that was fetched (shallow clone: git fetch --unshallow)"
+        )
     old_metrics = json.loads(_git(root, "show", f"{base}:./{METRICS}") or "{}")
     new_metrics = read_json(root / METRICS)
     yaml = YAML(typ="safe", pure=True)
@@ -46,12 +48,12 @@ def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = 
     if not old_metrics:
         sections.append(f"`{base}` holds no {METRICS}.")
     shown = {f"{task}.{name}" for task in ("t2i", "i2i") for name in NAMES}
-    others = {
-        key: change for key, change in changes(old_metrics, new_metrics).items() if key not in shown and "_ci_" not in key
-    }
+    others = {key: change for key, change in changes(old_metrics, new_metrics).items() if key not in shown and "_ci_" not in key}
     sections.append("**Parameters.** " + (_change_table(changes(old_params, new_params)) or "None changed."))
     if old_metrics and others:
-        sections.append(f"<details><summary>Other figures that changed</summary>\n\n{_change_table(others).strip()}\n\n</details>")
+        sections.append(
+            f"<details><summary>Other figures that changed</summary>\n\n{_change_table(others).strip()}\n\n</details>"
+        )
     if pictures := _pictures(root, repository, sha):
         sections.append("\n\n".join(pictures))
     return "\n\n".join(sections) + "\n"

@@ -54,7 +54,9 @@ class HPL(nn.Module):
         backward; losses and gradients stay those of the whole batch.
         """
         features = self._features(batch, loss, tasks, micro_batch)
-        exact = partial(torch.autocast, batch.labels_B.device.type, enabled=False)  # half precision is too coarse for cosines / 0.02
+        exact = partial(
+            torch.autocast, batch.labels_B.device.type, enabled=False
+        )  # half precision is too coarse for cosines / 0.02
         num_captioned, labels_B = batch.num_captioned, batch.labels_B
         classes_BXD = gather_shares(features["classes"], num_captioned, len(labels_B) - num_captioned)
         image_t2i_TD, labels_T = classes_BXD[:num_captioned, 0], labels_B[:num_captioned]
@@ -131,7 +133,9 @@ class HPL(nn.Module):
         self, features: dict[str, Tensor], image_t2i_TD: Tensor, text_TD: Tensor, loss: Loss
     ) -> dict[str, Tensor]:
         """lambda1 * L_ILPA (eq. 10) in its two halves and lambda2 * L_CMPR (eq. 12), of the whole batch; what has no weight is left out."""
-        whole = {name: gather_shares(own_T, len(text_TD)) for name, own_T in features.items() if name.startswith(("image", "text_"))}
+        whole = {
+            name: gather_shares(own_T, len(text_TD)) for name, own_T in features.items() if name.startswith(("image", "text_"))
+        }
         losses = {}
         text_prompts_TD = whole.get("text_prompts", image_t2i_TD.detach())
         image_prompts_TD = whole.get("image_prompts", text_TD.detach())

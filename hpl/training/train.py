@@ -23,7 +23,9 @@ from hpl.prompts.parts import PromptParts
 from hpl.training.model import HPL, LOSSES
 from hpl.training.selection import Best
 
-SMALLER = "lower train.t2i_batch and train.i2i_batch, or set train.micro_batch (same losses) or train.gradient_checkpointing: true"
+SMALLER = (
+    "lower train.t2i_batch and train.i2i_batch, or set train.micro_batch (same losses) or train.gradient_checkpointing: true"
+)
 
 
 @out_of_memory(SMALLER)

@@ -81,7 +81,7 @@ def test_triplet(scale: float, normalized: bool) -> None:
 
 def test_triplet_counts_easy_anchors_as_zero() -> None:
     corners = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 9.0]])
-    loss = batch_hard_triplet_loss(corners, torch.tensor([1, 1, 2, 2]), 0.3, normalized=False)
+    loss = batch_hard_triplet_loss(corners, torch.tensor([1, 1, 2, 2]), 0.3)
     # the two of person 1 are 0.1 apart and 9 from anyone else: zero. Of person 2: 9 from each other, 9 and hypot(9, 8.9) from person 1
     expected = (0 + 0 + (9 - 9 + 0.3) + max(0, 9 - math.hypot(9, 8.9) + 0.3)) / 4
     assert float(loss) == pytest.approx(expected, abs=1e-5)
@@ -209,7 +209,7 @@ def test_the_same_picture_four_times_has_a_finite_gradient() -> None:
     one = features(0, 2, 5).float()
     images = one[[0, 0, 0, 0, 1, 1, 1, 1]].requires_grad_()
     labels = torch.tensor([3, 3, 3, 3, 8, 8, 8, 8])
-    loss = batch_hard_triplet_loss(images, labels, margin=float((one[0] - one[1]).norm()) + 0.3, normalized=False)
+    loss = batch_hard_triplet_loss(images, labels, margin=float((one[0] - one[1]).norm()) + 0.3)
     assert float(loss.detach()) == pytest.approx(0.3, abs=1e-4)
     loss.backward()
     assert images.grad.isfinite().all() and images.grad.abs().sum() > 0

@@ -55,7 +55,9 @@ def test_a_paired_difference_is_that_of_scipy_and_of_the_book() -> None:
     interval = test.confidence_interval(0.95)
     assert (found.mean, found.num_pairs) == (pytest.approx(0.5), 3)
     assert (found.low, found.high, found.p) == pytest.approx((interval.low, interval.high, test.pvalue))
-    half = 4.302652729911275 * 1.0 / math.sqrt(3)  # t of 2 degrees of freedom at 97.5 %; the differences -0.5, 1.5, 0.5 deviate by 1
+    half = (
+        4.302652729911275 * 1.0 / math.sqrt(3)
+    )  # t of 2 degrees of freedom at 97.5 %; the differences -0.5, 1.5, 0.5 deviate by 1
     assert (found.low, found.high) == pytest.approx((0.5 - half, 0.5 + half))
 
 

@@ -38,7 +38,11 @@ def repository(tmp_path: Path) -> Path:
     write(folder, {"t2i": OLD, "others": {"X": {"i2i": {"mAP": 1.0}}}}, "seed: 0\nloss:\n  prompt_reg: 0.06\n  gone: a|b\n")
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "old")
-    write(folder, {"t2i": NEW, "i2i": {"mAP": 5.0}, "others": {"X": {"i2i": {"mAP": 2.5}}}}, "seed: 0\nloss: {prompt_reg: 0.5}\ntasks: [t2i]\n")
+    write(
+        folder,
+        {"t2i": NEW, "i2i": {"mAP": 5.0}, "others": {"X": {"i2i": {"mAP": 2.5}}}},
+        "seed: 0\nloss: {prompt_reg: 0.5}\ntasks: [t2i]\n",
+    )
     (folder / "reports/figures/curves.png").write_bytes(b"png")
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "new")
@@ -110,7 +114,9 @@ def test_a_base_that_was_not_fetched_is_named(repository: Path, tmp_path: Path) 
 
 
 def test_the_command_prints_it_or_one_error(repository: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")} | {"PYTHONPATH": str(ROOT)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GITHUB_")} | {
+        "PYTHONPATH": str(ROOT)
+    }
     command = [sys.executable, "-m", "hpl.reports.pull_request"]
     done = subprocess.run([*command, "main~1"], cwd=repository, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == compare("main~1", repository)

@@ -102,9 +102,7 @@ def chosen(world: Path, checkpoint: Checkpoint) -> dict[str, bytes]:
     return trained(world, checkpoint, tasks=["t2i"], selection="best", epochs=3, start_lr=0.0, peak_lr=1e-2, warmup_epochs=0)
 
 
-def trained(
-    world: Path, checkpoint: Checkpoint, tasks: Sequence[str] = ("t2i", "i2i"), **more: object
-) -> dict[str, bytes]:
+def trained(world: Path, checkpoint: Checkpoint, tasks: Sequence[str] = ("t2i", "i2i"), **more: object) -> dict[str, bytes]:
     changes = {"epochs": 2, "t2i_batch": 2, "i2i_batch": 4, "num_instances": 2, "loader_workers": 0, "pad": 1, **more}
     torch.manual_seed(1)
     tower, inversion = frozen_copy(TextTower(fresh_clip())), Inversion(layers=1, heads=2)

@@ -83,8 +83,8 @@ def test_validation_measures_validation_people_alone(tmp_path: Path, clip) -> No
     build(tmp_path, tmp_path / "out", datasets=({**CUHK, "format": "table", "folder": "people"},))
     tables = Manifests(tmp_path / "out" / "manifests")
     sets = validation_sets(tables)
-    (captions, pictures), = sets["t2i"]
-    (queries, gallery), = sets["i2i"]
+    ((captions, pictures),) = sets["t2i"]
+    ((queries, gallery),) = sets["i2i"]
     assert set(captions["person"]) | set(pictures["person"]) | set(queries["person"]) | set(gallery["person"]) == {"2", "3"}
     assert len(captions) == 4 and len(pictures) == 4 and len(queries) + len(gallery) == 4 and len(queries) >= 2
     figures = validate(ImageTower(clip, task_routing=True), TextTower(clip), tables, sets, SIZE, 3, torch.device("cpu"))

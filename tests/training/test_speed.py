@@ -39,9 +39,7 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert actual.keys() == expected.keys()
     for name, value in expected.items():
         scale = value.abs().max() + 1e-12
-        torch.testing.assert_close(
-            actual[name] / scale, value / scale, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(actual[name] / scale, value / scale, rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def result(hpl: HPL, tasks: list[str], changes: dict, micro_batch: int | None) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def reference_terms(hpl: HPL, inputs: Batch, i2i_batch: str) -> dict[str, Tensor
     terms = {
         "sdm": naive.sdm(v_t2i, t_eos, captioned, 0.1),
         "id_t2i": naive.identity_t2i(image_logits, text_logits, captioned),
-        "tri": naive.triplet([x / naive.norm(x) for x in v_i2i], seen, 0.3),
+        "tri": naive.triplet(v_i2i, seen, 0.3),
         "id_i2i": naive.identity_i2i(i2i_logits, seen, 0.1),
     }
     if hpl.parts is not None:
