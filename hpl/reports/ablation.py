@@ -56,7 +56,7 @@ def _paper(values: dict[str, tuple[float, ...]], measures: Iterable[str]) -> dic
 
 TABLE_3 = {"baseline": "baseline", "trt": "+ TRT", "hpl": "+ HPL", "hpl_cmpr": "+ CMPR"}
 TABLE_4 = {"trt": "none", "text_guided": "text-guided", "vision_guided": "vision-guided", "hpl": "both"}
-FIGURE_1A = {"baseline": "both tasks", "t2i_only": "T2I alone", "i2i_only": "I2I alone"}
+FIGURE_1A = {"baseline": "both tasks", "t2i_only": "T2I alone", "i2i_only": "I2I alone", FULL: "the whole method"}
 TABLES = {
     "table3": Table(
         "Table 3: the parts of the method, one after the other",
@@ -91,12 +91,11 @@ TABLES = {
         ),
     ),
     "figure1a": Table(
-        "Figure 1a: the baseline trained for both tasks or for one alone",
+        "Figure 1a: the baseline trained for both tasks or for one alone, and the whole method for both",
         FIGURE_1A,
         _star(FIGURE_1A, "baseline"),
-        "One class token, no prompts. T2I alone is not trained to match pictures, I2I alone is not trained on captions: their figures of "
-        "the other task are what is left of the backbone. An epoch of I2I alone is a pass over the pictures, so its steps differ. "
-        "Differences are to the row both tasks.",
+        "The first three rows have one class token and no prompts. T2I alone is not trained to match pictures, I2I alone is not trained on captions: their figures of "
+        "the other task are what is left of the backbone. All rows take the same number of steps. Differences are to the row both tasks.",
     ),
 }
 
