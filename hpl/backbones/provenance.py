@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +17,8 @@ def provenance(inputs: dict[str, Path]) -> dict:
         inputs: name -> file. The manifest of pictures holds the hash of every picture, so its own hash stands for them all.
 
     Returns:
-        commit: the last one that changed code, "+ changes" if files of it are not as committed, "unknown" outside of git; versions;
-        data: SHA-256 of each input.
+        commit: the last one that changed the script or a module of ours that it imported, "+ changes" if one of them is not as
+        committed, "unknown" outside of git; versions; data: SHA-256 of each input.
     """
     versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     data = {name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for name, path in inputs.items()}
@@ -25,8 +26,9 @@ def provenance(inputs: dict[str, Path]) -> dict:
 
 
 def _commit() -> str:
-    """Of code alone: committing the results of a run must not change what the next run writes."""
-    code = ["--", "hpl", "stages"]
+    """Of the code that runs alone: committing the results of a run, or other code, must not change what the next run writes."""
+    modules = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "hpl" and module.__file__]
+    code = ["--", *sorted(modules), sys.argv[0]]
     try:
         last = _git("log", "-1", "--format=%H", *code)
         return last + (" + changes" if last and _git("status", "--porcelain", *code) else "") or "unknown"
