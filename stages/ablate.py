@@ -12,7 +12,8 @@ def main() -> None:
     row, seed, *paths = sys.argv[1:]
     manifests, packed, backbone, cell = map(Path, paths)
     params = load_params()
-    found = run_cell(cell_params(params, row, int(seed)), manifests, packed, backbone, kept_folder("ablation"))
+    name, own = f"{row}-{seed}", cell_params(params, row, int(seed))
+    found = run_cell(name, own, manifests, packed, backbone, kept_folder("ablation"))
     write_json(cell, {"row": row, "seed": int(seed), "changes": params.ablation.changes[row], **found})
 
 

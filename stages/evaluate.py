@@ -38,6 +38,7 @@ def main() -> None:
         zero_shot = evaluate_towers(ImageTower(clip, task_routing=False), TextTower(clip), *settings, name="zero-shot")
         images, texts, _ = load_trained(trained)
         encoded = encode_test_sets(images, texts, *settings, name="trained")
+        maps = explain(images, texts, tables, profile.input, device)
         if rank():
             return  # the first process compares and writes
         figures, found = evaluate_encoded(encoded, profile.evaluate)
@@ -49,7 +50,7 @@ def main() -> None:
             np.savez(folder / "tokens.npz", **choose_tokens(encoded))
             write_json(folder / "settings.json", describe_settings(profile.evaluate))
             write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
-            np.savez(folder / "attention.npz", **explain(images, texts, tables, profile.input, device))
+            np.savez(folder / "attention.npz", **maps)
         write_json(baselines, {"zero_shot": zero_shot, **{floor: histogram for floor, (histogram, _) in floors.items()}})
         write_json(metrics, figures)
 

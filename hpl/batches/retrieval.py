@@ -59,6 +59,7 @@ def read_test_sets(tables: Manifests) -> list[TestSet]:
             table[(table["dataset"] == name) & (table["split"] == "test")] for table in (tables.images, tables.captions)
         )
         people = np.unique(images.loc[images["person"] != "", "person"].astype(str))
+        captions = captions[captions["person"] != ""]  # a distractor's caption asks for nobody
         found.append(TestSet(name, account["scored"], _own_pids(captions, people), _own_pids(images, people)))
     if not found:
         raise HplError("no data set has `use: [test]`; expected one to evaluate")
@@ -227,7 +228,7 @@ def describe_settings(options: Evaluate) -> dict:
             "flip": "features of a picture and of its mirror image are averaged, in all figures",
             "rerank": "k-reciprocal re-ranking (Zhong et al., CVPR 2017) in t2i, i2i, others and open_set; similarities are then "
             "1 minus the re-ranked distance; composed and the histograms are without",
-            "composed_weight": "weight of the sentence in a query of picture and sentence; the picture has the rest",
+            "composed_weight": "weight of the sentence where picture and sentence are one query; the picture has the rest",
         },
     }
 

@@ -2,9 +2,11 @@
 
 The sentence corrects and complements the picture: it tells of a bag that this picture does not show, or of colours that its camera changed.
 Query: picture a and a caption of picture b, a and b of one person, a other than b. Gallery: all test pictures but a. Matches: all other
-pictures of that person, b among them. Where cameras are known, pictures of that person by the camera of a are ignored too. Score: the cosine
-of v_i2i of a with v_i2i, and that of t_eos with v_t2i, each brought to mean 0 and deviation 1 over the query's gallery, then averaged.
-Picture alone and sentence alone are scored on the very same queries and galleries.
+pictures of that person, b among them. Where cameras are known, pictures of that person by the camera of a are ignored too.
+
+Score: sentence and picture meet in the space that both are embedded in, as the weighted mean of t_eos and v_t2i of a, both of unit length, whose
+cosine with v_t2i is taken; beside it the cosine of v_i2i of a with v_i2i. Each is brought to mean 0 and deviation 1 over the query's gallery, then
+both are averaged. Picture alone (v_i2i) and sentence alone (t_eos) are scored on the very same queries and galleries.
 """
 
 import hashlib
@@ -52,7 +54,7 @@ def evaluate_composed(
     Args:
         text_features: t_eos, one row for each row of `captions` (columns caption_id, image_id, pid).
         t2i_features, i2i_features: v_t2i and v_i2i, one row for each row of `images` (columns image_id, pid, camid).
-        weight: of the sentence, 0..1; the picture has the rest.
+        weight: of t_eos, 0..1; v_t2i of the query picture has the rest.
 
     Returns:
         both, picture and sentence, each with rank1 and mAP in percent and num_queries; empty if no person has two pictures that
@@ -64,14 +66,14 @@ def evaluate_composed(
     pids = images["pid"].to_numpy()
     rule = Rule(pids[shown], pids, camids[shown], camids)
     gallery = pids != JUNK_PID
-    t2i, i2i = unit(t2i_features), unit(i2i_features)
-    by_sentence = cosine_blocks(unit(text_features)[asked], t2i[gallery])
-    by_picture = cosine_blocks(i2i[shown], i2i[gallery])
+    text, t2i, i2i = unit(text_features)[asked], unit(t2i_features), unit(i2i_features)
+    mixed = unit(weight * text + (1 - weight) * t2i[shown])
+    blocks = (cosine_blocks(left, right[gallery]) for left, right in ((text, t2i), (mixed, t2i), (i2i[shown], i2i)))
     parts: dict[str, list[pd.DataFrame]] = {"both": [], "picture": [], "sentence": []}
-    for (start, sentence), (_, picture) in zip(by_sentence, by_picture, strict=True):
+    for (start, sentence), (_, together), (_, picture) in zip(*blocks, strict=True):
         parts["picture"].append(score_block(picture, rule, start))
         parts["sentence"].append(score_block(sentence, rule, start))
-        both = weight * _standardised(sentence, rule, start) + (1 - weight) * _standardised(picture, rule, start)
+        both = (_standardised(together, rule, start) + _standardised(picture, rule, start)) / 2
         parts["both"].append(score_block(both, rule, start))
     tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items() if tables}
     if not tables or not tables["both"]["num_matches"].any():

@@ -78,12 +78,14 @@ def _descriptions(everyone: np.ndarray, near: np.ndarray, largest: np.ndarray, k
         cosine = np.einsum("nd,nd->n", everyone[start + part.row], everyone[part.col])
         part.data = np.exp(-np.maximum(2 - 2 * cosine, 0) / largest[start + part.row])
         part = part.tocsr()
-        parts.append(sparse.diags(1 / np.asarray(part.sum(axis=1)).ravel()) @ part)
+        parts.append(sparse.diags(1 / np.maximum(np.asarray(part.sum(axis=1)).ravel(), 1e-12)) @ part)
     return sparse.vstack(parts, format="csr")
 
 
 def _shared(row: sparse.csr_matrix, by_picture: sparse.csc_matrix) -> np.ndarray:
     """Sum over columns of the smaller of a description and each gallery picture's."""
+    if not row.nnz:  # among more equal pictures than k1, one may not be its own neighbour
+        return np.zeros(by_picture.shape[0])
     starts, ends = by_picture.indptr[row.indices], by_picture.indptr[row.indices + 1]
     places = np.concatenate([np.arange(start, end) for start, end in zip(starts, ends)])
     smaller = np.minimum(by_picture.data[places], np.repeat(row.data, ends - starts))

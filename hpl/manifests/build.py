@@ -195,7 +195,7 @@ def _scored_tasks(name: str, account: dict, pictures: pd.DataFrame, captions: pd
         return []
     test = pictures[pictures["split"] == "test"]
     there = {
-        "t2i": captions["image_id"].isin(test["image_id"]).any(),
+        "t2i": captions["image_id"].isin(test.loc[~test["anonymous"], "image_id"]).any(),
         "i2i": (test["role"] == "query").any() and (test["role"] == "gallery").any(),
     }
     scored = [task for task in account["tasks"] if there[task]]

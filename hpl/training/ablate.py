@@ -23,10 +23,11 @@ from hpl.training.train import train
 USED = {"seed", "device", "num_threads", "tasks", "model", "prompt", "loss"}  # parameters of a cell, beside its profile
 
 
-def run_cell(params: Params, manifests: Path, packed: Path, backbone: Path, kept: Path) -> dict:
+def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone: Path, kept: Path) -> dict:
     """What the stages cache_features to evaluate do, in one process: with the same parameters, the same figures to the last digit.
 
     Args:
+        name: of the cell; cells of equal parameters may run side by side.
         params: those of the cell (hpl.config.cell_params).
         manifests, packed, backbone: as the stages preprocess and pretrain write them.
         kept: folder outside all outputs, for state that a killed run goes on from and for what cells share.
@@ -41,7 +42,7 @@ def run_cell(params: Params, manifests: Path, packed: Path, backbone: Path, kept
     profile, tables = params.active, Manifests(manifests)
     prompts = share_prompts(params, manifests, packed, backbone, kept) if params.prompt.enabled else None
     key = work_key([manifests, packed, backbone], params.model_dump(include=USED), profile)
-    with Checkpoint(kept / "cells" / key, params.checkpoint_seconds) as checkpoint:
+    with Checkpoint(kept / "cells" / f"{name}-{key}", params.checkpoint_seconds) as checkpoint:
         device = _prepare(params)
         clip, _ = load_backbone(backbone)
         parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if prompts else None
@@ -59,8 +60,7 @@ def run_cell(params: Params, manifests: Path, packed: Path, backbone: Path, kept
             device=device,
             checkpoint=checkpoint,
         )
-        settings = tables, profile.input, profile.evaluate, device, checkpoint
-        metrics = evaluate_towers(model.images, model.texts, *settings, name="trained")
+        metrics = evaluate_towers(model.images, model.texts, tables, profile.input, profile.evaluate, device)
     return {"metrics": metrics, "steps": curves.steps, "selection": selection}
 
 

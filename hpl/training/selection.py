@@ -16,12 +16,12 @@ class Best:
 
         Args:
             selection: last | best.
-            patience: epochs without a better one after which training stops; 0: never.
+            patience: epochs without a better one, up to the last that was measured, after which training stops; 0: never.
             tasks: those that are trained.
             held_out: those that have validation people.
         """
         self.selection, self.patience, self.tasks = selection, patience, list(tasks)
-        self.score, self.epoch, self.weights = -math.inf, 0, None
+        self.score, self.epoch, self.measured, self.weights = -math.inf, 0, 0, None
         if missing := set(tasks) - set(held_out):
             if selection == "best" or patience:
                 raise HplError(
@@ -31,16 +31,17 @@ class Best:
 
     def compare(self, epoch: int, figures: dict[str, float], model: nn.Module) -> None:
         """Take over the epoch if it is the best; of equals the first stays. Its weights are kept where they will be asked for."""
-        measured = [figures[task] for task in self.tasks if task in figures]
-        score = sum(measured) / len(measured) if measured else -math.inf
+        own = [figures[task] for task in self.tasks if task in figures]
+        score = sum(own) / len(own) if own else -math.inf
+        self.measured = epoch
         if score > self.score:
             self.score, self.epoch = score, epoch
             if self.selection == "best":
                 self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
-    def waited_enough(self, epoch: int) -> bool:
-        """Whether training stops before this epoch."""
-        return bool(self.patience and self.epoch and epoch - 1 - self.epoch >= self.patience)
+    def waited_enough(self) -> bool:
+        """Whether training stops here. Epochs that were not measured say nothing, so it stops after a measurement alone."""
+        return bool(self.patience and self.epoch and self.measured - self.epoch >= self.patience)
 
     def restore(self, model: nn.Module) -> nn.Module:
         """The model, with the chosen epoch's weights."""
@@ -57,7 +58,7 @@ class Best:
 
     def state_dict(self) -> dict:
         """What a checkpoint keeps."""
-        return {"score": self.score, "epoch": self.epoch, "weights": self.weights}
+        return {"score": self.score, "epoch": self.epoch, "measured": self.measured, "weights": self.weights}
 
     def load_state_dict(self, state: dict) -> None:
-        self.score, self.epoch, self.weights = state["score"], state["epoch"], state["weights"]
+        self.score, self.epoch, self.measured, self.weights = (state[key] for key in ("score", "epoch", "measured", "weights"))

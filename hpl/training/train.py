@@ -73,7 +73,7 @@ def train(
     kept = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
     first_epoch, done = checkpoint.load(**kept)
     for epoch in range(first_epoch, options.epochs + 1):
-        if best.waited_enough(epoch):
+        if best.waited_enough():
             break
         hpl.train()
         steps = epoch_steps(captions, people if len(people) else pictures, pids, tasks, options, seed, epoch)

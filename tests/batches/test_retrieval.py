@@ -109,6 +109,23 @@ def test_figures_alone(clip: CLIP, tmp_path: Path) -> None:
     assert figures["t2i"]["rsum"] == pytest.approx(sum(figures["t2i"][name] for name in ("rank1", "rank5", "rank10")), abs=0.02)
 
 
+def test_a_caption_of_a_distractor_asks_for_nobody(tmp_path: Path) -> None:
+    root = tmp_path / "people"
+    rows = ["path,pid,camid,caption,split"]
+    for number, (pid, split) in enumerate([("a", "train"), ("b", "test"), ("b", "test"), ("distractor", "test"), ("-1", "test")]):
+        save(picture(number), root / f"{number}.png")
+        rows.append(f"{number}.png,{pid},{number},Somebody in a coat {number}.,{split}")
+    (root / "table.csv").write_text("\n".join(rows))
+    (test,) = read_test_sets(
+        build(tmp_path, tmp_path / "out", datasets=({"format": "table", "folder": "people", "use": ["train", "test"]},))
+    )
+    assert test.tasks == ["t2i", "i2i"] and test.captions["caption"].tolist() == [
+        "Somebody in a coat 1.",
+        "Somebody in a coat 2.",
+    ]
+    assert sorted(test.images["pid"]) == [-1, 0, 1, 1]
+
+
 def test_all_that_the_report_reads(clip: CLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(write_people(tmp_path / "many", 12, 4),), test_share=0.6)
     towers = ImageTower(clip, task_routing=True, i2i_token_noise=0.5), TextTower(clip)

@@ -88,3 +88,13 @@ def test_there_is_never_a_matrix_of_all_by_all() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1500 * 1500 * 4, peak
+
+
+@pytest.mark.parametrize("k2", [1, 6])
+def test_more_equal_queries_than_neighbours(k2: int) -> None:
+    """22 captions that read the same: the later ones do not stand among their own 21 neighbours."""
+    generator = np.random.default_rng(0)
+    left = unit(np.repeat(generator.standard_normal((1, 8)), 30, axis=0))
+    right = unit(generator.standard_normal((40, 8)))
+    found = np.concatenate([block.copy() for _, block in reranked_blocks(left, right, 20, k2, 0.3)])
+    assert found.shape == (30, 40) and np.isfinite(found).all()

@@ -92,7 +92,12 @@ def test_the_table_has_every_row_with_mean_deviation_seeds_and_difference(folder
 def test_rows_are_compared_with_the_right_row() -> None:
     assert TABLES["table3"].reference == {"baseline": None, "trt": "baseline", "hpl": "trt", "hpl_cmpr": "hpl"}
     assert TABLES["table4"].reference == {"trt": None, "text_guided": "trt", "vision_guided": "trt", "hpl": "trt"}
-    assert TABLES["figure1a"].reference == {"baseline": None, "t2i_only": "baseline", "i2i_only": "baseline", "hpl_cmpr": "baseline"}
+    assert TABLES["figure1a"].reference == {
+        "baseline": None,
+        "t2i_only": "baseline",
+        "i2i_only": "baseline",
+        "hpl_cmpr": "baseline",
+    }
     assert not TABLES["figure1a"].paper  # the paper prints no numbers of it
     assert {row for table in TABLES.values() for row in table.labels} <= set(load_params(ROOT / "params.yaml").ablation.rows)
 

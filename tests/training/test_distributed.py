@@ -25,6 +25,7 @@ from hpl.backbones.distributed import (
 )
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
 from hpl.backbones.weights import build_clip
+from hpl.batches.attention import explain
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.extract import extract_image_features, extract_text_features
 from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
@@ -188,7 +189,9 @@ def evaluated(world: Path) -> dict:
     towers = ImageTower(clip, task_routing=True, i2i_token_noise=0.5), TextTower(clip)
     options = PARAMS.active.evaluate.model_copy(update={"batch_size": 3})
     encoded = encode_test_sets(*towers, tables, SIZE, options, CPU)
+    maps = explain(*towers, tables, SIZE, CPU)
     return {
+        "maps": {name: torch.from_numpy(array) for name, array in maps.items()},
         "figures": evaluate_towers(*towers, tables, SIZE, options, CPU),
         "tables": {name: table.to_csv() for name, table in evaluate_encoded(encoded, options)[1].items()},
     }
