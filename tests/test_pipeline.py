@@ -74,7 +74,7 @@ def restore(project: Path) -> None:
     """Parameters, lock file and outputs as they were committed; a failed `dvc exp run` leaves its own."""
     (project / "params.yaml").touch()
     run(project, "git", "checkout", "-q", "--", ".")
-    run(project, "dvc", "checkout", "-q")
+    run(project, "dvc", "checkout", "-q", "dvc.yaml")  # the ablation may not have run
 
 
 def copy_project(folder: Path) -> None:
@@ -86,7 +86,8 @@ def copy_project(folder: Path) -> None:
         if (ROOT / name).is_file() and not name.startswith("reports/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
+    for lock in ("dvc.lock", "ablation/dvc.lock"):
+        (folder / lock).unlink(missing_ok=True)
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
     params["synthetic"].update(MINIATURE["synthetic"])
