@@ -161,8 +161,9 @@ def _further_results(metrics: dict, baselines: dict) -> list[Section]:
             for key, name in (("picture", "picture alone"), ("sentence", "sentence alone"), ("both", "picture and sentence"))
         ]
         text = (
-            "The query is a picture and a sentence about another picture of the same person, ranked by the weighted mean of both "
-            "similarities, each standardised over the gallery; beside it each of the two alone on the same queries and galleries."
+            "The query is a picture and a sentence about another picture of the same person. Their mean, where sentences and pictures are "
+            "embedded together, ranks the gallery along with the picture's v_i2i; beside it each of the two alone on the same queries and "
+            "galleries."
         )
         sections.append(Section("Composed queries", [text, Table(["query, percent", "R1", "mAP", "queries"], rows)], short=True))
     if opened := metrics.get("open_set"):
