@@ -1,5 +1,6 @@
 """Two gloo processes give what one gives: losses, gradients, ten steps, features, figures. And a run ends when one of them does."""
 
+import math
 import os
 import subprocess
 import sys
@@ -139,6 +140,11 @@ def pretrained(world: Path) -> dict:
     return {"weights": clip.state_dict(), "curves": curves.rows}
 
 
+def measured(rows: list[dict]) -> list[dict]:
+    """Curves without what was not measured (NaN, which equals nothing)."""
+    return [{name: value for name, value in row.items() if not math.isnan(value)} for row in rows]
+
+
 def trained(world: Path, checkpoint: Checkpoint = NOTHING_KEPT, amp: bool = False, loader_workers: int = 0) -> dict:
     changes = {"epochs": STEPS, "t2i_batch": 5, "i2i_batch": 9, "num_instances": 3, "pad": 1, "warmup_epochs": 1, "peak_lr": 1e-4}
     clip = fresh_clip()
@@ -155,7 +161,7 @@ def trained(world: Path, checkpoint: Checkpoint = NOTHING_KEPT, amp: bool = Fals
         device=CPU,
         checkpoint=checkpoint,
     )
-    return {"weights": model.state_dict(), "curves": curves.rows}
+    return {"weights": model.state_dict(), "curves": measured(curves.rows)}
 
 
 def resumed(world: Path) -> dict:
@@ -191,7 +197,7 @@ def evaluated(world: Path) -> dict:
     encoded = encode_test_sets(*towers, tables, SIZE, options, CPU)
     maps = explain(*towers, tables, SIZE, CPU)
     return {
-        "maps": {name: torch.from_numpy(array) for name, array in maps.items()},
+        "maps": {name: array.tolist() for name, array in maps.items()},
         "figures": evaluate_towers(*towers, tables, SIZE, options, CPU),
         "tables": {name: table.to_csv() for name, table in evaluate_encoded(encoded, options)[1].items()},
     }

@@ -3,6 +3,7 @@
 import math
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -250,6 +251,8 @@ class OneNumber(nn.Module):
         super().__init__()
         self.tower, self.head = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
         self.batches: list[Batch] = []
+        self.texts = SimpleNamespace(transformer=SimpleNamespace())
+        self.images = SimpleNamespace(visual=self.texts)
 
     def forward(self, batch: Batch, *_: object) -> dict[str, torch.Tensor]:
         self.batches.append(batch)
