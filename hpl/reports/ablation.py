@@ -136,15 +136,15 @@ def deviation(values: Values) -> float | None:
 
 
 def read_cells(folder: Path, ablation: Ablation) -> tuple[Cells, list[str]]:
-    """The cells that params.yaml lists, and one line for each that is not there or was made when its row said something else.
+    """The cells that params.yaml lists, and a line for each row of which some are not there, or cell that was made of an older row.
 
     Raises HplError for a file that is not a cell.
     """
-    cells, missing = {}, []
+    cells, absent, older = {}, {}, []
     for row, seed in ablation.cells:
         path = Path(folder) / f"{row}-{seed}.json"
         if not path.is_file():
-            missing.append(f"{row}, seed {seed}")
+            absent.setdefault(row, []).append(seed)
             continue
         cell = read_json(path)
         if not isinstance(cell, dict) or not {"changes", "metrics", "steps"} <= set(cell):
@@ -152,8 +152,8 @@ def read_cells(folder: Path, ablation: Ablation) -> tuple[Cells, list[str]]:
         if cell["changes"] == ablation.changes[row]:
             cells[row, seed] = cell
         else:
-            missing.append(f"{row}, seed {seed} (there is one of older changes: {_changes(cell['changes'])})")
-    return cells, missing
+            older.append(f"{row}, seed {seed} (there is one of older changes: {_changes(cell['changes'])})")
+    return cells, [f"{row}, seed{'s' * (len(seeds) > 1)} {_list(seeds)}" for row, seeds in absent.items()] + older
 
 
 def values_of(cells: Cells, row: str, measure: str, seeds: Iterable[int] | None = None) -> Values:
