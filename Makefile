@@ -35,7 +35,7 @@ chromium:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $$($(PYTHON) --version) found; expected Python >= 3.11 (make PYTHON=python3.12 ...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
-		{ echo "Python has no venv module; installing Debian's python3-venv"; $$(test "$$(id -u)" = 0 || echo sudo) apt-get install -y python3-venv; }
+		{ echo "Python has no venv module; installing Debian's python3-venv"; S=$$(test "$$(id -u)" = 0 || echo sudo); $$S apt-get update -qq && $$S apt-get install -y python3-venv; }
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet -c constraints.txt -e '.[test]'
 	touch $@

@@ -95,7 +95,7 @@ TABLES = {
         FIGURE_1A,
         _star(FIGURE_1A, "baseline"),
         "The first three rows have one class token and no prompts. T2I alone is not trained to match pictures, I2I alone is not trained on captions: their figures of "
-        "the other task are what is left of the backbone. All rows take the same number of steps. Differences are to the row both tasks.",
+        "the other task are what that training leaves of it. All rows take the same number of steps. Differences are to the row both tasks.",
     ),
 }
 

@@ -161,9 +161,9 @@ def _further_results(metrics: dict, baselines: dict) -> list[Section]:
             for key, name in (("picture", "picture alone"), ("sentence", "sentence alone"), ("both", "picture and sentence"))
         ]
         text = (
-            "The query is a picture and a sentence about another picture of the same person. Their mean, where sentences and pictures are "
+            "The query is a picture and a sentence about another picture of the same person. Their weighted mean, where sentences and pictures are "
             "embedded together, ranks the gallery along with the picture's v_i2i; beside it each of the two alone on the same queries and "
-            "galleries."
+            "galleries. No interval was computed: a point or two of R1 are a few queries."
         )
         sections.append(Section("Composed queries", [text, Table(["query, percent", "R1", "mAP", "queries"], rows)], short=True))
     if opened := metrics.get("open_set"):
@@ -179,7 +179,8 @@ def _further_results(metrics: dict, baselines: dict) -> list[Section]:
         ]
         text = (
             "Half of the test people, drawn by a seed, leave the gallery; at most one in a hundred of their queries may score above "
-            "the threshold. Found: queries of the people who stayed whose best picture is right and above it."
+            "the threshold. Found: queries of the people who stayed whose best picture is right and above it. With few strangers the threshold "
+            "rests on one or two scores, so the figure is rough."
         )
         if rows:
             header = ["task", "found, percent", "queries of known people", "of strangers"]

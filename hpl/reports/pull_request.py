@@ -17,7 +17,7 @@ METRICS, PARAMS = "reports/metrics.json", "params.yaml"
 PICTURES = {
     "reports/figures/rank_lists_t2i.png": "Text-to-image rank lists",
     "reports/figures/rank_lists_i2i.png": "Image-to-image rank lists",
-    "reports/figures/curves.png": "Loss curves",
+    "reports/figures/curves_train.png": "Loss curves",
 }
 NAMES = {"rank1": "R1", "rank5": "R5", "rank10": "R10", "mAP": "mAP", "mINP": "mINP"}
 MINUS = "\u2212"

@@ -43,7 +43,7 @@ def repository(tmp_path: Path) -> Path:
         {"t2i": NEW, "i2i": {"mAP": 5.0}, "others": {"X": {"i2i": {"mAP": 2.5}}}},
         "seed: 0\nloss: {prompt_reg: 0.5}\ntasks: [t2i]\n",
     )
-    (folder / "reports/figures/curves.png").write_bytes(b"png")
+    (folder / "reports/figures/curves_train.png").write_bytes(b"png")
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "new")
     return folder
@@ -81,13 +81,13 @@ def test_the_comment_has_figures_parameters_and_pictures(repository: Path) -> No
     ):
         assert line in text.splitlines(), text
     assert "`seed`" not in text and "_ci_" not in text
-    assert text.count("![") == 1 and "![Loss curves](reports/figures/curves.png)" in text
+    assert text.count("![") == 1 and "![Loss curves](reports/figures/curves_train.png)" in text
     assert "None changed" in compare("HEAD", repository)
 
 
 def test_on_github_pictures_are_linked_at_the_commit_that_holds_them(repository: Path) -> None:
     new, old = git(repository, "rev-parse", "HEAD"), git(repository, "rev-parse", "HEAD~1")
-    link = f"(https://raw.githubusercontent.com/owner/name/{new}/reports/figures/curves.png)"
+    link = f"(https://raw.githubusercontent.com/owner/name/{new}/reports/figures/curves_train.png)"
     assert link in compare("main~1", repository, "owner/name", new)
     assert "![" not in compare("main~1", repository, "owner/name", old)
 
