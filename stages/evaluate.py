@@ -12,14 +12,8 @@ from hpl.backbones.trained import load_trained
 from hpl.backbones.weights import load_backbone
 from hpl.batches.attention import explain
 from hpl.batches.checkpoint import Checkpoint, work_key
-from hpl.batches.retrieval import (
-    choose_tokens,
-    describe_settings,
-    encode_test_sets,
-    evaluate_encoded,
-    evaluate_histograms,
-    evaluate_towers,
-)
+from hpl.batches.reported import choose_tokens, describe_settings, evaluate_encoded, evaluate_histograms
+from hpl.batches.retrieval import encode_test_sets, evaluate_towers
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage, write_json
 from hpl.manifests.tables import Manifests

@@ -31,20 +31,7 @@ def main() -> None:
     choices = chosen, profile.train, profile.inversion, profile.input, str(device), params.num_processes
     key = work_key([manifests, packed, backbone, prompts], *choices)
     with Checkpoint(kept_folder("train") / key, params.checkpoint_seconds) as checkpoint:
-        model, curves, selection = train(
-            clip,
-            parts,
-            Manifests(manifests),
-            packed,
-            model=params.model,
-            loss=params.loss,
-            tasks=params.tasks,
-            options=profile.train,
-            size=profile.input,
-            seed=params.seed,
-            device=device,
-            checkpoint=checkpoint,
-        )
+        model, curves, selection = train(clip, parts, Manifests(manifests), packed, params, device, checkpoint)
         if rank():
             return  # the first process writes
         files = {"images": manifests / "images.parquet", "captions": manifests / "captions.parquet"}

@@ -10,6 +10,7 @@ from open_clip.model import CLIP
 from PIL import Image
 
 from hpl.backbones.weights import build_clip
+from hpl.config import Params
 
 TINY = {
     "embed_dim": 16,
@@ -28,6 +29,12 @@ def clip() -> CLIP:
     with torch.no_grad():  # projections of a fresh CLIP are random, the text one is not initialised by open_clip's classes alone
         model.text_projection.normal_(std=24**-0.5)
     return model
+
+
+def with_profile(params: Params, **sections: object) -> Params:
+    """The parameters with some sections of the active profile replaced."""
+    profiles = {**params.profiles, params.profile: params.active.model_copy(update=sections)}
+    return params.model_copy(update={"profiles": profiles})
 
 
 def picture(seed: int, size: tuple[int, int] = (16, 32)) -> Image.Image:

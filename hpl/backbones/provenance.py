@@ -25,10 +25,15 @@ def provenance(inputs: dict[str, Path]) -> dict:
     return {"commit": _commit(), "versions": versions, "data": data}
 
 
+def loaded_modules() -> list[str]:
+    """Files of the hpl modules that this process has imported, sorted."""
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "hpl"]
+    return sorted(module.__file__ for module in modules if module.__file__)
+
+
 def _commit() -> str:
     """Of the code that runs alone: committing the results of a run, or other code, must not change what the next run writes."""
-    modules = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "hpl" and module.__file__]
-    code = ["--", *sorted(modules), sys.argv[0]]
+    code = ["--", *loaded_modules(), sys.argv[0]]
     try:
         last = _git("log", "-1", "--format=%H", *code)
         return last + (" + changes" if last and _git("status", "--porcelain", *code) else "") or "unknown"

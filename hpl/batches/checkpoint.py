@@ -22,6 +22,7 @@ import torch
 from pydantic import BaseModel
 
 from hpl.backbones.distributed import check_agreement, rank
+from hpl.backbones.provenance import loaded_modules
 from hpl.files import HplError
 
 BLOCK = 1 << 24  # bytes read at a time
@@ -37,8 +38,7 @@ def work_key(inputs: Iterable[Path], *parameters: object) -> str:
     digest = hashlib.sha256(torch.__version__.encode())
     content = [value.model_dump() if isinstance(value, BaseModel) else value for value in parameters]
     digest.update(json.dumps(content, sort_keys=True, default=str).encode())
-    modules = [module.__file__ for name, module in sys.modules.items() if name.partition(".")[0] == "hpl" and module.__file__]
-    files = [Path(name) for name in modules]
+    files = [Path(name) for name in loaded_modules()]
     for path in inputs:
         files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for file in sorted(set(files)):

@@ -45,21 +45,27 @@ def validate(
     device: torch.device,
 ) -> dict[str, float]:
     """mAP of each task of `validation_sets` in percent, the mean over its data sets. The same on each of several processes."""
-    shape = size.height, size.width
-
-    def pictures(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        both = extract_image_features(images, manifests.files(table), shape, batch_size, device)
-        return both[0].numpy(), both[1].numpy()
-
+    pictures = pd.concat(
+        [
+            table
+            for task, pairs in sets.items()
+            for queries, gallery in pairs
+            for table in ([queries] * (task == "i2i") + [gallery])
+        ]
+    ).drop_duplicates("image_id")
+    both = extract_image_features(images, manifests.files(pictures), (size.height, size.width), batch_size, device)
+    v_t2i, v_i2i = (features.numpy() for features in both)
+    row_of = pd.Series(np.arange(len(pictures)), index=pictures["image_id"])
     figures = []
     for task, pairs in sets.items():
         found = []
         for queries, gallery in pairs:
+            rows = row_of[gallery["image_id"]]
             if task == "t2i":
                 asked = extract_text_features(texts, queries["caption"], size.context_length, batch_size, device).numpy()
-                found.append((evaluate_t2i, asked, pictures(gallery)[0], queries, gallery))
+                found.append((evaluate_t2i, asked, v_t2i[rows], queries, gallery))
             else:
-                found.append((evaluate_i2i, pictures(queries)[1], pictures(gallery)[1], queries, gallery))
+                found.append((evaluate_i2i, v_i2i[row_of[queries["image_id"]]], v_i2i[rows], queries, gallery))
         figures.append(np.nan if rank() else np.mean([evaluate(*rest)["mAP"] for evaluate, *rest in found]))
     agreed = gather_rows(torch.tensor([figures], dtype=torch.float64), [1] * world_size())[0]  # those of the first process
     return dict(zip(sets, agreed.tolist(), strict=True))

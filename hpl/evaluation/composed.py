@@ -14,10 +14,11 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from hpl.evaluation.intervals import bootstrap_gain, bootstrap_intervals
 from hpl.evaluation.metrics import JUNK_PID, Rule, score_block, summarise
 from hpl.evaluation.similarity import cosine_blocks, unit
 
-FIGURES = ("rank1", "mAP", "num_queries", "num_skipped")
+FIGURES = ("rank1", "mAP")
 
 
 def composed_pairs(captions: pd.DataFrame, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -57,8 +58,9 @@ def evaluate_composed(
         weight: of t_eos, 0..1; v_t2i of the query picture has the rest.
 
     Returns:
-        both, picture and sentence, each with rank1 and mAP in percent and num_queries; empty if no person has two pictures that
-        the rule tells apart. num_skipped counts captions without another picture, and queries without a match.
+        both, picture and sentence, each with rank1 and mAP in percent and their intervals; gain_over_picture and gain_over_sentence,
+        what both together have more, likewise; counts, with num_queries and num_skipped, captions without another picture and
+        queries without a match. Empty if no person has two pictures that the rule tells apart.
     """
     asked, shown = composed_pairs(captions, images)
     camids = images["camid"].to_numpy()
@@ -78,12 +80,15 @@ def evaluate_composed(
     tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items() if tables}
     if not tables or not tables["both"]["num_matches"].any():
         return {}
-    found = {name: summarise(table) for name, table in tables.items()}
-    lacking = len(captions) - len(asked)
-    return {
-        name: {**{key: figures[key] for key in FIGURES}, "num_skipped": figures["num_skipped"] + lacking}
-        for name, figures in found.items()
-    }
+    who, both = pids[shown], tables["both"]
+    found = {}
+    for name, table in tables.items():
+        figures = summarise(table)
+        found[name] = {key: figures[key] for key in FIGURES} | bootstrap_intervals(table, who)
+    for name in ("picture", "sentence"):
+        found[f"gain_over_{name}"] = bootstrap_gain(both, tables[name], who)
+    skipped = figures["num_skipped"] + len(captions) - len(asked)
+    return {**found, "counts": {"num_queries": figures["num_queries"], "num_skipped": skipped}}
 
 
 def _standardised(similarity: np.ndarray, rule: Rule, start: int) -> np.ndarray:

@@ -6,6 +6,7 @@ who stay count as detected if the best picture is of the right person and its sc
 
 import numpy as np
 
+from hpl.evaluation.intervals import draw_people, interval
 from hpl.evaluation.metrics import Rule
 
 FALSE_ALARMS = 0.01  # share of the strangers' queries that may score above the threshold
@@ -33,12 +34,35 @@ class OpenSet:
             self._best[query] = best_match, row.max(initial=-np.inf)
 
     def figures(self) -> dict[str, float]:
-        """detection_rate in percent at FALSE_ALARMS; num_known and num_unknown queries. Empty if there are none of either."""
-        stranger = np.isin(self._rule.query_pids, self.strangers)
-        match, other = self._best[~stranger & (self._best[:, 0] > -np.inf)].T
-        alarms = np.sort(self._best[stranger, 1])[::-1]
-        if not len(match) or not len(alarms):
+        """detection_rate in percent at FALSE_ALARMS, with its interval; num_known and num_unknown queries. Empty if there are none of either.
+
+        The interval draws known people and strangers each by themselves, so that the threshold moves as well.
+        """
+        pids = self._rule.query_pids
+        stranger = np.isin(pids, self.strangers)
+        known = ~stranger & (self._best[:, 0] > -np.inf)
+        if not known.any() or not stranger.any():
             return {}
-        threshold = alarms[int(FALSE_ALARMS * len(alarms))]  # so many score above it, at most
-        detected = (match > other) & (match > threshold)
-        return {"detection_rate": 100 * float(detected.mean()), "num_known": len(match), "num_unknown": len(alarms)}
+        match, other = self._best[known].T
+        score = np.where(match > other, match, -np.inf)  # above the threshold means detected
+        order = np.argsort(-self._best[stranger, 1], kind="stable")
+        alarms, alarm_pids = self._best[stranger, 1][order], pids[stranger][order]
+
+        def rate(known_counts: np.ndarray, alarm_counts: np.ndarray) -> float:
+            """Detected, if each query counts so many times."""
+            total = np.cumsum(alarm_counts)
+            allowed = int(FALSE_ALARMS * total[-1])
+            threshold = alarms[np.searchsorted(total, allowed, side="right")]  # so many score above it, at most
+            return 100 * float(np.average(score > threshold, weights=known_counts))
+
+        person, drawn = draw_people(pids[known])
+        alarm_person, alarm_drawn = draw_people(alarm_pids, seed=SEED + 1)
+        rates = [
+            rate(counts[person], alarm_counts[alarm_person]) for counts, alarm_counts in zip(drawn, alarm_drawn, strict=True)
+        ]
+        return {
+            "detection_rate": rate(np.ones(len(match)), np.ones(len(alarms), int)),
+            **interval("detection_rate", np.array(rates)),
+            "num_known": len(match),
+            "num_unknown": len(alarms),
+        }

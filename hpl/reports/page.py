@@ -15,6 +15,7 @@ from hpl.reports.retrieval_figures import draw_contact_sheet
 
 FIGURES = {"rank1": "R1", "rank5": "R5", "rank10": "R10", "mAP": "mAP", "mINP": "mINP"}
 QUERIES = {"t2i": "captions", "i2i": "pictures"}
+MINUS = "\u2212"
 NUM_PEOPLE = 2  # people of each data set and split in the contact sheet
 NUM_PICTURES = 5  # of each of them
 
@@ -117,6 +118,12 @@ def _cells(figures: dict, names: list[str] | None = None) -> list[str]:
     return cells
 
 
+def _gain(figures: dict, name: str) -> str:
+    """A difference in points of percent, with its interval."""
+    low, high = (figures[f"{name}_ci_{end}"] for end in ("low", "high"))
+    return f"{figures[name]:+z.2f} ({low:+z.1f} to {high:+z.1f})".replace("-", MINUS)
+
+
 def _results(metrics: dict, baselines: dict, histograms: dict) -> Section:
     counts = {task: (metrics[task]["num_queries"], metrics[task]["num_skipped"]) for task in TASKS if task in metrics}
     queries = ". ".join(
@@ -156,16 +163,18 @@ def _further_results(metrics: dict, baselines: dict) -> list[Section]:
         text = "The same model on the test split of further sets: across domains where it was not trained on them."
         sections.append(Section("Other data sets", [text, *tables], short=True))
     if composed := metrics.get("composed"):
-        rows = [
-            [name, *_cells(composed[key], ["rank1", "mAP"]), f"{composed[key]['num_queries']:,}"]
-            for key, name in (("picture", "picture alone"), ("sentence", "sentence alone"), ("both", "picture and sentence"))
-        ]
+        names = {"picture": "picture alone", "sentence": "sentence alone", "both": "picture and sentence"}
+        rows = [[name, *_cells(composed[key], ["rank1", "mAP"])] for key, name in names.items()]
+        for half in ("picture", "sentence"):
+            rows.append([f"gain over the {half}", *(_gain(composed[f"gain_over_{half}"], name) for name in ("rank1", "mAP"))])
+        counts = composed["counts"]
         text = (
-            "The query is a picture and a sentence about another picture of the same person. Their weighted mean, where sentences and pictures are "
-            "embedded together, ranks the gallery along with the picture's v_i2i; beside it each of the two alone on the same queries and "
-            "galleries. No interval was computed: a point or two of R1 are a few queries."
+            f"The query is a picture and a sentence about another picture of the same person: {counts['num_queries']:,} queries "
+            f"({counts['num_skipped']:,} skipped, whose person has no other picture). Their weighted mean, where sentences and pictures are "
+            "embedded together, ranks the gallery along with the picture's v_i2i; above it each of the two alone on the same queries and "
+            "galleries. A gain is paired: its bracket is the interval of the difference, not the difference of two intervals."
         )
-        sections.append(Section("Composed queries", [text, Table(["query, percent", "R1", "mAP", "queries"], rows)], short=True))
+        sections.append(Section("Composed queries", [text, Table(["query, percent", "R1", "mAP"], rows)], short=True))
     if opened := metrics.get("open_set"):
         rows = [
             [
@@ -180,7 +189,7 @@ def _further_results(metrics: dict, baselines: dict) -> list[Section]:
         text = (
             "Half of the test people, drawn by a seed, leave the gallery; at most one in a hundred of their queries may score above "
             "the threshold. Found: queries of the people who stayed whose best picture is right and above it. With few strangers the threshold "
-            "rests on one or two scores, so the figure is rough."
+            "rests on one or two scores, so the figure is rough; the interval draws strangers anew too."
         )
         if rows:
             header = ["task", "found, percent", "queries of known people", "of strangers"]

@@ -46,20 +46,7 @@ def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone:
         device = _prepare(params)
         clip, _ = load_backbone(backbone)
         parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if prompts else None
-        model, curves, selection = train(
-            clip,
-            parts,
-            tables,
-            packed,
-            model=params.model,
-            loss=params.loss,
-            tasks=params.tasks,
-            options=profile.train,
-            size=profile.input,
-            seed=params.seed,
-            device=device,
-            checkpoint=checkpoint,
-        )
+        model, curves, selection = train(clip, parts, tables, packed, params, device, checkpoint)
         metrics = evaluate_towers(model.images, model.texts, tables, profile.input, profile.evaluate, device)
     return {"metrics": metrics, "steps": curves.steps, "selection": selection}
 

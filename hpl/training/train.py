@@ -16,7 +16,7 @@ from hpl.batches.loading import Step, StepDataset, TrainingPictures, load_steps
 from hpl.batches.sampling import identity_batches, shuffled_batches
 from hpl.batches.schedule import warmup_cosine
 from hpl.batches.validation import TASKS, validate, validation_sets
-from hpl.config import Input, Loss, Model, Train
+from hpl.config import Params, Train
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import PromptParts
@@ -34,13 +34,7 @@ def train(
     parts: PromptParts | None,
     manifests: Manifests,
     packed: Path,
-    *,
-    model: Model,
-    loss: Loss,
-    tasks: list[str],
-    options: Train,
-    size: Input,
-    seed: int,
+    params: Params,
     device: torch.device,
     checkpoint: Checkpoint = NOTHING_KEPT,
 ) -> tuple[HPL, Curves, dict]:
@@ -48,6 +42,7 @@ def train(
 
     The test split is never read. The model is that of the last epoch, or, by `train.selection`, of the best on the validation split.
     """
+    options, size, tasks, seed = params.active.train, params.active.input, params.tasks, params.seed
     pictures = manifests.images[manifests.images["role"] == "train"]
     people = pictures[pictures["dataset"].isin(manifests.serving("i2i", "train"))]
     captions = manifests.captions[manifests.captions["role"] == "train"]
@@ -57,7 +52,7 @@ def train(
     reader = TrainingPictures(manifests, packed, pictures, size)
     held_out = validation_sets(manifests) if options.validate_epochs else {}
     best = Best(options.selection, options.patience, tasks, held_out)
-    hpl = HPL(clip, model, len(pids), parts, seed).to(device)
+    hpl = HPL(clip, params.model, len(pids), parts, seed).to(device)
     towers = [hpl.images.visual.transformer, hpl.texts.transformer]
     for tower in towers:
         tower.grad_checkpointing = options.gradient_checkpointing
@@ -90,7 +85,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = lr * group["lr_factor"]
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.amp):
-                losses = hpl(batch, loss, tasks, options.micro_batch)
+                losses = hpl(batch, params.loss, tasks, options.micro_batch)
             numbers = check_finite(losses, f"train, epoch {epoch}, step {number + 1}")
             total = sum(losses.values())
             optimizer.zero_grad()

@@ -8,16 +8,8 @@ import torch
 from open_clip.model import CLIP
 
 from hpl.backbones.towers import ImageTower, TextTower
-from hpl.batches.retrieval import (
-    choose_tokens,
-    describe_settings,
-    encode_test_sets,
-    evaluate_encoded,
-    evaluate_histograms,
-    evaluate_towers,
-    gather,
-    read_test_sets,
-)
+from hpl.batches.reported import choose_tokens, describe_settings, evaluate_encoded, evaluate_histograms
+from hpl.batches.retrieval import encode_test_sets, evaluate_towers, gather, read_test_sets
 from hpl.config import load_params
 from hpl.files import HplError
 from tests.conftest import picture, save
@@ -137,7 +129,15 @@ def test_all_that_the_report_reads(clip: CLIP, tmp_path: Path, monkeypatch: pyte
         assert plain[task].items() <= metrics[task].items()
         for name in ("rank1", "mAP"):
             assert metrics[task][f"{name}_ci_low"] <= metrics[task][name] <= metrics[task][f"{name}_ci_high"]
-        assert set(metrics["open_set"][task]) == {"detection_rate", "num_known", "num_unknown"}
+        detected = metrics["open_set"][task]
+        assert list(detected) == [
+            "detection_rate",
+            "detection_rate_ci_low",
+            "detection_rate_ci_high",
+            "num_known",
+            "num_unknown",
+        ]
+        assert detected["detection_rate_ci_low"] <= detected["detection_rate"] <= detected["detection_rate_ci_high"]
         scores = found[f"scores_{task}"]
         key = "caption_id" if task == "t2i" else "query_image_id"
         assert list(scores) == ["dataset", key, "pid", "camid", "num_matches", "first_rank", "ap", "inp"]
@@ -148,13 +148,13 @@ def test_all_that_the_report_reads(clip: CLIP, tmp_path: Path, monkeypatch: pyte
         queries, gallery = encoded[0].test.parts(task)
         ignored = (queries[["pid", "camid"]].merge(gallery, on=["pid", "camid"]).shape[0]) if task == "i2i" else 0
         assert bins[["matches", "others"]].to_numpy().sum() == len(queries) * len(gallery) - ignored
-    assert set(metrics["composed"]) == {"both", "picture", "sentence"}
+    assert set(metrics["composed"]) == {"both", "picture", "sentence", "gain_over_picture", "gain_over_sentence", "counts"}
     assert list(found["similarities"]) == ["task", "dataset", "low", "high", "matches", "others"]
 
     tokens = choose_tokens(encoded)
     assert tokens["image_ids"].tolist() == encoded[0].test.images["image_id"].tolist() and tokens["t2i"].dtype == np.float16
     np.testing.assert_allclose(np.linalg.norm(tokens["i2i"].astype(float), axis=1), 1, atol=2e-3)
-    monkeypatch.setattr("hpl.batches.retrieval.NUM_TOKENS", 9)
+    monkeypatch.setattr("hpl.batches.reported.NUM_TOKENS", 9)
     few = choose_tokens(encoded)["image_ids"]
     assert len(few) == 8 and tables.images.loc[few].groupby("person").size().tolist() == [4, 4]  # whole people
 

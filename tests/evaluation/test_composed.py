@@ -73,6 +73,11 @@ def test_against_a_naive_loop(weight: float, cameras: bool) -> None:
             results[name].append([ranks[0] == 1, np.mean(np.arange(1, len(ranks) + 1) / ranks)])
     for name, rows in results.items():
         assert [got[name]["rank1"], got[name]["mAP"]] == pytest.approx(100 * np.mean(rows, axis=0))
-        assert got[name]["num_queries"] == len(rows) and got[name]["num_skipped"] == len(captions) - len(rows)
+        assert got[name]["mAP_ci_low"] <= got[name]["mAP"] <= got[name]["mAP_ci_high"]
+        assert got["counts"] == {"num_queries": len(rows), "num_skipped": len(captions) - len(rows)}
+    for name in ("picture", "sentence"):
+        gain = got[f"gain_over_{name}"]
+        assert gain["mAP"] == pytest.approx(got["both"]["mAP"] - got[name]["mAP"])
+        assert gain["rank1_ci_low"] <= gain["rank1"] <= gain["rank1_ci_high"]
     if not weight:  # then the sentence has no say
         assert evaluate_composed(-text, t2i, i2i, captions, images, weight)["both"] == got["both"]

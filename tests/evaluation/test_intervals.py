@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpl.evaluation.intervals import NUM_RESAMPLES, SEED, bootstrap_intervals
+from hpl.evaluation.intervals import NUM_RESAMPLES, SEED, bootstrap_gain, bootstrap_intervals
 
 
 def scores(first_rank: np.ndarray, ap: np.ndarray) -> pd.DataFrame:
@@ -42,3 +42,17 @@ def test_queries_of_one_person_do_not_count_as_many() -> None:
 def test_one_person_and_queries_without_match() -> None:
     got = bootstrap_intervals(scores(np.array([1, 2, 0]), np.array([1.0, 0.5, np.nan])), np.array([3, 3, 4]))
     assert got == {"rank1_ci_low": 50, "rank1_ci_high": 50, "mAP_ci_low": 75, "mAP_ci_high": 75}
+
+
+def test_a_gain_is_paired() -> None:
+    """Each query is a little better, however much queries differ: the interval of the gain is narrow, those of both figures are wide."""
+    generator = np.random.default_rng(1)
+    pids, ap = np.repeat(np.arange(30), 4), np.repeat(generator.uniform(0.1, 0.8, 30), 4)
+    worse, better = scores(np.full(120, 2), ap), scores(np.full(120, 1), ap + generator.uniform(0.01, 0.03, 120))
+    better.loc[7, ["num_matches", "ap"]] = worse.loc[7, ["num_matches", "ap"]] = 0, np.nan
+    got = bootstrap_gain(better, worse, pids)
+    assert got["rank1"] == got["rank1_ci_low"] == got["rank1_ci_high"] == 100
+    assert got["mAP"] == pytest.approx(100 * np.nanmean(better["ap"] - worse["ap"]))
+    assert 1.5 < got["mAP_ci_low"] < got["mAP"] < got["mAP_ci_high"] < 2.5
+    assert bootstrap_intervals(better, pids)["mAP_ci_high"] - bootstrap_intervals(better, pids)["mAP_ci_low"] > 5
+    assert bootstrap_gain(worse, better, pids)["mAP_ci_low"] == pytest.approx(-got["mAP_ci_high"])

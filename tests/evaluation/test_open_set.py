@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hpl.evaluation.intervals import draw_people
 from hpl.evaluation.metrics import Rule
 from hpl.evaluation.open_set import FALSE_ALARMS, OpenSet
 
@@ -36,8 +37,31 @@ def test_against_a_naive_loop(by_camera: bool) -> None:
             known.append((max(matches), max(similarity[q, g] for g in left if gallery_pids[g] != pid)))
     threshold = min(t for t in alarms if sum(alarm > t for alarm in alarms) <= FALSE_ALARMS * len(alarms))
     detected = np.mean([match > other and match > threshold for match, other in known])
-    assert got == {"detection_rate": 100 * detected, "num_known": len(known), "num_unknown": len(alarms)}
-    assert 0 < got["detection_rate"] < 100
+    assert got["detection_rate"] == pytest.approx(100 * detected)
+    assert (got["num_known"], got["num_unknown"]) == (len(known), len(alarms))
+    assert 0 < got["detection_rate_ci_low"] < got["detection_rate"] < got["detection_rate_ci_high"] < 100
+
+
+def test_the_interval_against_a_loop_that_draws_people_one_by_one() -> None:
+    generator = np.random.default_rng(5)
+    pids = np.repeat(np.arange(1, 11), 6)
+    similarity = generator.random((60, 60)) + 0.2 * (pids[:, None] == pids)
+    got, strangers = figures(similarity, Rule(pids, pids))
+    left = ~np.isin(pids, strangers)
+    queries = {pid: np.flatnonzero(pids == pid) for pid in pids}
+    people = [[pid for pid in queries if (pid in strangers) == strange] for strange in (False, True)]
+    drawn = [draw_people(np.repeat(who, 6), seed)[1] for who, seed in zip(people, (0, 1))]
+    rates = []
+    for counts in zip(*drawn):
+        known, strange = (
+            [q for pid, count in zip(who, each) for q in [*queries[pid]] * count] for who, each in zip(people, counts)
+        )
+        alarms = [similarity[q, left].max() for q in strange]
+        threshold = min(t for t in alarms if sum(alarm > t for alarm in alarms) <= FALSE_ALARMS * len(alarms))
+        best = [(similarity[q, left & (pids == pids[q])].max(), similarity[q, left & (pids != pids[q])].max()) for q in known]
+        rates.append(100 * np.mean([match > other and match > threshold for match, other in best]))
+    assert got["detection_rate_ci_low"] == pytest.approx(np.percentile(rates, 2.5))
+    assert got["detection_rate_ci_high"] == pytest.approx(np.percentile(rates, 97.5))
 
 
 def test_perfect_features_detect_all_and_constant_ones_nobody() -> None:

@@ -93,13 +93,24 @@ def figures(value: float) -> dict[str, float]:
 def measured() -> dict:
     """What metrics.json may hold."""
     interval = {"rank1_ci_low": 44.44, "rank1_ci_high": 55.55, "mAP_ci_low": 43.0, "mAP_ci_high": 57.0}
-    composed = {"rank1": 61.5, "mAP": 40.25, "num_queries": 1020}
+    composed = {"rank1": 61.5, "mAP": 40.25} | interval
+    gain = {"rank1": -0.5, "rank1_ci_low": -1.5, "rank1_ci_high": 0.04, "mAP": 2.0, "mAP_ci_low": 1.0, "mAP_ci_high": 3.0}
     return {
         "t2i": figures(50.0) | interval | {"rsum": 150.0},
         "i2i": figures(60.25) | interval,
         "others": {"MSMT17": {"i2i": figures(30.0)}},
-        "composed": dict.fromkeys(("both", "picture", "sentence"), composed),
-        "open_set": {"t2i": {"detection_rate": 12.34, "num_known": 12, "num_unknown": 13}},
+        "composed": dict.fromkeys(("both", "picture", "sentence"), composed)
+        | dict.fromkeys(("gain_over_picture", "gain_over_sentence"), gain)
+        | {"counts": {"num_queries": 1020, "num_skipped": 7}},
+        "open_set": {
+            "t2i": {
+                "detection_rate": 12.34,
+                "detection_rate_ci_low": 10.0,
+                "detection_rate_ci_high": 14.0,
+                "num_known": 12,
+                "num_unknown": 13,
+            }
+        },
     }
 
 

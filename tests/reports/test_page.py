@@ -90,7 +90,9 @@ def test_a_caption_is_shown_and_not_obeyed(page: Page, reports: Path) -> None:
 
 def test_what_was_measured_is_there(page: Page, reports: Path) -> None:
     cells = set(page.text)
-    assert {"50.00 (44.4-55.5)", "12.34", "61.50", "1,020", "MSMT17, zero-shot", "picture and sentence"} <= cells
+    assert {"50.00 (44.4-55.5)", "12.34 (10.0-14.0)", "61.50 (44.4-55.5)", "MSMT17, zero-shot", "picture and sentence"} <= cells
+    assert {"gain over the picture", "−0.50 (−1.5 to +0.0)", "+2.00 (+1.0 to +3.0)"} <= cells
+    assert any("1,020 queries (7 skipped" in text for text in page.text)
     assert {"gender", "upper garment colour", "green", "4"} <= cells  # attributes, a value, a camera
     headings = {"Image to image by camera", "Text to image by attribute", "Strangers", "Composed queries", "Other data sets"}
     assert headings <= cells

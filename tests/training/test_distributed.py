@@ -30,7 +30,8 @@ from hpl.batches.attention import explain
 from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.extract import extract_image_features, extract_text_features
 from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
-from hpl.batches.retrieval import encode_test_sets, evaluate_encoded, evaluate_towers
+from hpl.batches.reported import evaluate_encoded
+from hpl.batches.retrieval import encode_test_sets, evaluate_towers
 from hpl.batches.text import tokenize
 from hpl.batches.transforms import augment
 from hpl.config import Inversion, load_params
@@ -40,7 +41,7 @@ from hpl.prompts.parts import PromptParts
 from hpl.training.model import HPL, LOSSES
 from hpl.training.pretrain import pretrain
 from hpl.training.train import train
-from tests.conftest import TINY, picture, save
+from tests.conftest import TINY, picture, save, with_profile
 from tests.imports import ROOT
 from tests.manifests.test_build import build
 from tests.toy import PIDS, SIZE, Tables
@@ -148,19 +149,9 @@ def measured(rows: list[dict]) -> list[dict]:
 def trained(world: Path, checkpoint: Checkpoint = NOTHING_KEPT, amp: bool = False, loader_workers: int = 0) -> dict:
     changes = {"epochs": STEPS, "t2i_batch": 5, "i2i_batch": 9, "num_instances": 3, "pad": 1, "warmup_epochs": 1, "peak_lr": 1e-4}
     clip = fresh_clip()
-    model, curves, _ = train(
-        clip,
-        fresh_parts(clip),
-        *toy(world),
-        model=PARAMS.model,
-        loss=PARAMS.loss,
-        tasks=BOTH,
-        options=PARAMS.active.train.model_copy(update={**changes, "amp": amp, "loader_workers": loader_workers}),
-        size=SIZE,
-        seed=0,
-        device=CPU,
-        checkpoint=checkpoint,
-    )
+    options = PARAMS.active.train.model_copy(update={**changes, "amp": amp, "loader_workers": loader_workers})
+    params = with_profile(PARAMS, train=options, input=SIZE)
+    model, curves, _ = train(clip, fresh_parts(clip), *toy(world), params, CPU, checkpoint)
     return {"weights": model.state_dict(), "curves": measured(curves.rows)}
 
 

@@ -22,7 +22,7 @@ from hpl.prompts.construct import construct_prompts
 from hpl.prompts.features import FeatureCache
 from hpl.training.pretrain import pretrain
 from hpl.training.train import train
-from tests.conftest import TINY
+from tests.conftest import TINY, with_profile
 from tests.manifests.test_build import CUHK, MARKET, SIZE, build
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -108,20 +108,11 @@ def trained(world: Path, checkpoint: Checkpoint, tasks: Sequence[str] = ("t2i", 
     tower, inversion = frozen_copy(TextTower(fresh_clip())), Inversion(layers=1, heads=2)
     options = PROFILE.construct_prompts.model_copy(update={"epochs": 1, "batch_size": 4})
     parts, _ = construct_prompts(FeatureCache(world / "features"), tower, PARAMS.prompt, inversion, PARAMS.loss, options, 0, CPU)
-    model, curves, _ = train(
-        fresh_clip(),
-        parts,
-        Manifests(world / "out" / "manifests"),
-        world / "out" / "pictures",
-        model=PARAMS.model,
-        loss=PARAMS.loss,
-        tasks=list(tasks),
-        options=PROFILE.train.model_copy(update=changes),
-        size=SIZE,
-        seed=0,
-        device=CPU,
-        checkpoint=checkpoint,
+    params = with_profile(PARAMS, train=PROFILE.train.model_copy(update=changes), input=SIZE).model_copy(
+        update={"tasks": list(tasks)}
     )
+    manifests, packed = Manifests(world / "out" / "manifests"), world / "out" / "pictures"
+    model, curves, _ = train(fresh_clip(), parts, manifests, packed, params, CPU, checkpoint)
     return tensors(model, curves)
 
 
