@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -70,3 +71,19 @@ def test_a_cell_that_is_killed_goes_on_and_ends_with_the_same_bytes(project: Pat
     assert process.returncode == -signal.SIGKILL
     assert "going on from .resume/ablation/cells" in run(project, *command)
     assert (project / "again.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("gpus, expected", [("5,7", {"5", "7"}), ("", {"unset"})])
+def test_cells_side_by_side_take_the_gpus_in_turn(project: Path, tmp_path: Path, gpus: str, expected: set[str]) -> None:
+    """By a dvc that notes where each cell was sent, and takes its time, so that both run at once."""
+    dvc = tmp_path / "dvc"
+    dvc.write_text(
+        '#!/bin/sh\ncase "$*" in *list*) printf "a@1\\na@2\\na@3\\na@4\\n" ;;'
+        f' *@*) echo "${{CUDA_VISIBLE_DEVICES-unset}}" >>"{tmp_path}/seen"; sleep 0.3 ;; esac\n'
+    )
+    dvc.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {"PATH": f"{tmp_path}:{environment['PATH']}", "GPUS": gpus}
+    subprocess.run(["ablation/run", "2"], cwd=project, env=environment, check=True, capture_output=True)
+    seen = (tmp_path / "seen").read_text().split()
+    assert len(seen) == 4 and set(seen) == expected

@@ -47,7 +47,8 @@ def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone:
         clip, _ = load_backbone(backbone)
         parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if prompts else None
         model, curves, selection = train(clip, parts, tables, packed, params, device, checkpoint)
-        metrics = evaluate_towers(model.images, model.texts, tables, profile.input, profile.evaluate, device)
+        towers = model.images, model.texts
+        metrics = evaluate_towers(*towers, tables, profile.input, profile.evaluate, device, checkpoint, "trained")
     return {"metrics": metrics, "steps": curves.steps, "selection": selection}
 
 
