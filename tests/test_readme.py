@@ -59,7 +59,7 @@ def test_the_table_of_experiments_has_the_main_figures_and_every_parameter() -> 
         f"open_set.{task}.detection_rate" for task in ("t2i", "i2i")
     }
     assert not [name for name in flat(load_params(ROOT / "params.yaml").model_dump()) if clutter.match(name)]
-    for name in ("Created", "hpl/config.py", "data/model", "stages/train.py", "composed.both.mAP_ci_low"):
+    for name in ("Created", "hpl/config.py", "data/model", "reports/metrics.json", "stages/train.py", "composed.both.mAP_ci_low"):
         assert clutter.match(name), name
 
 
