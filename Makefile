@@ -1,15 +1,18 @@
 # make repro: the whole pipeline; make test: the quick tests; make test-all: those too that run the whole pipeline or kill it;
 # make check: is params.yaml sound?
 # make exp S="loss.prompt_reg=0.5 model.task_routing=false": check the changes, then `dvc exp run -S` with each.
+# make experiments: a table of what was run so: the parameters that differ, and the main figures.
 # make ablation JOBS=2: the cells of ablation/dvc.yaml, two side by side, then their report; a cell that fails stops no other.
 # make pr-comment BASE=origin/main: what changed against that revision, as Markdown for a pull request.
 # Each makes the virtual environment when it is missing or older than what it is made from.
 PYTHON ?= python3
 JOBS ?= 1
 BASE ?= origin/main
+# Columns of `dvc exp show` that would bury the others: code, data, intervals, counts, lesser figures. No parameter is among them.
+CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|composed\.(picture|sentence)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all check exp ablation pr-comment chromium
+.PHONY: repro test test-all check exp experiments ablation pr-comment chromium
 repro: .venv/.installed
 	dvc repro
 test: .venv/.installed
@@ -21,6 +24,8 @@ check: .venv/.installed
 exp: .venv/.installed
 	python -m hpl.config $(S)
 	dvc exp run $(addprefix -S ,$(S))
+experiments: .venv/.installed
+	@dvc exp show --only-changed --md --drop '$(CLUTTER)'
 ablation: .venv/.installed
 	ablation/run $(JOBS)
 pr-comment: .venv/.installed

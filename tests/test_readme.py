@@ -48,3 +48,25 @@ def test_its_switches_exist() -> None:
 def test_its_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M)) <= targets
+
+
+def test_the_table_of_experiments_has_the_main_figures_and_every_parameter() -> None:
+    """DVC drops a column whose name begins with a match."""
+    clutter = re.compile(re.search(r"^CLUTTER := (.*)$", (ROOT / "Makefile").read_text(), re.M)[1])
+    figures = flat(json.loads((ROOT / "reports" / "metrics.json").read_text()))
+    main = {f"{name}.{figure}" for name in ("t2i", "i2i", "composed.both") for figure in ("rank1", "mAP")}
+    assert {name for name in figures if not clutter.match(name)} == main | {
+        f"open_set.{task}.detection_rate" for task in ("t2i", "i2i")
+    }
+    assert not [name for name in flat(load_params(ROOT / "params.yaml").model_dump()) if clutter.match(name)]
+    for name in ("Created", "hpl/config.py", "data/model", "reports/metrics.json", "stages/train.py", "composed.both.mAP_ci_low"):
+        assert clutter.match(name), name
+
+
+def flat(content: dict, prefix: str = "") -> set[str]:
+    """Dotted names of all values."""
+    return {
+        name
+        for key, value in content.items()
+        for name in (flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"})
+    }

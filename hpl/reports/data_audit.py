@@ -72,27 +72,29 @@ def counts_table(audit: dict) -> Table:
 
 
 def links_sentence(audit: dict) -> str:
-    """One sentence on links, merged and dropped people."""
+    """A few sentences on links, merged and dropped people."""
     people = audit["people"]
     exact, perceptual = (sum(kinds[kind] for kinds in audit["links"].values()) for kind in ("exact", "perceptual"))
     return (
-        f"{exact:,} pairs of pictures of two sets agree pixel for pixel and {perceptual:,} after re-encoding, resizing or a crop. Through them {people['merged']:,} "
-        f"of {people['in_all_sets']:,} people became one with somebody of another set ({people['unified']:,} in all), and "
-        f"{people['dropped_from_training']:,} people left training, {people['dropped_from_pretraining']:,} pretraining and "
-        f"{people['dropped_from_validation']:,} validation because they occur in a test split, or in training (`dropped`)."
+        f"Two sets hold the same picture {exact + perceptual:,} times: {exact:,} pairs agree pixel for pixel (exact), {perceptual:,} "
+        f"after re-encoding, resizing or a crop (perceptual; such a link can be wrong). Linked people are one person: {people['in_all_sets']:,} "
+        f"people of all sets became {people['unified']:,}."
         + (
-            f" {people['of_one_set_merged']:,} of the merged are two people of one set by its own account."
+            f" {people['of_one_set_merged']:,} of them were merged with somebody of their own set, which says that they are two."
             if people["of_one_set_merged"]
             else ""
         )
+        + f" Left out (`dropped`): {people['dropped_from_training']:,} people of training and {people['dropped_from_pretraining']:,} "
+        f"of pretraining who occur in a test split, and {people['dropped_from_validation']:,} of validation who occur in a test split "
+        "or in training."
     )
 
 
 def _page(audit: dict, context_length: int, has_pairs: bool, figures: str) -> str:
     sections = [
         "# What was read\n\nWritten by the `audit` stage from data/manifests; the same as JSON: [data_audit.json](data_audit.json).",
-        "## Counts\n\nBefore a picture is used: `dropped` people are linked to a test split, `unused` test people belong to a set that is "
-        f"not evaluated.\n\n{markdown(counts_table(audit))}",
+        "## Counts\n\n`dropped` people are in a test split too, or are of validation and in training too; `unused` are test people of a set "
+        f"that is not evaluated.\n\n{markdown(counts_table(audit))}",
         f"## Links\n\n{links_sentence(audit)}\n\n{_links_table(audit)}",
     ]
     if has_pairs:

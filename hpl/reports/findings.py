@@ -72,7 +72,8 @@ def attention(maps: dict, tables: Manifests, figures: Path) -> list[Section]:
     text = (
         "Grad-CAM of both class tokens on the same picture (paper Fig. 4): bright is what speaks for cos(v_t2i, t_eos) of the "
         "caption, and for cos(v_i2i, v_i2i) of the partner, another picture of the person. The people are evenly spaced over the "
-        "test split, not chosen by their maps. A map is as fine as the patches; where nothing is bright, nothing speaks for it."
+        "test split, not chosen by their maps. A map is as fine as the patches, and scaled to its own highest value: two maps do not compare in strength. "
+        "The caption and the partner are right ones, whether the model finds them or not."
     )
     return [
         Section("Where the two tokens look", [text, Figure([(figures / "attention.png", alt)], details=captions)], short=True)
@@ -91,7 +92,8 @@ def similarities(table: pd.DataFrame, figures: Path) -> Section:
             pictures.append((path, alt))
     text = (
         "Cosines (or what re-ranking makes of them) of all queries with the gallery that the protocol gives them. The less the two "
-        "shapes overlap, the better one threshold would do."
+        "shapes overlap, the better one threshold would do. Each shape is in percent of its own pairs, and there are far more of "
+        "other people: a small overlap is many wrong pairs."
     )
     return Section("Similarities of right and wrong pairs", [text, Figure(pictures)])
 
@@ -102,7 +104,7 @@ def by_camera(scores: pd.DataFrame) -> list[Section]:
         return []
     rows = [_row(str(camera), figures) for camera, figures in summarise(scores, "camid").iterrows()]
     table = Table(["camera", "R1, percent", "mAP, percent", "queries"], rows)
-    return [Section("Image to image by camera", ["By the camera of the query.", table])]
+    return [Section("Image to image by camera", ["By the camera of the query; rows with few queries are rough.", table])]
 
 
 def by_attribute(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, figures: Path) -> list[Section]:
@@ -121,8 +123,8 @@ def by_attribute(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, f
         ]
         blocks += [
             f"Of the {len(first):,} captions, {int(shared['num_wrong'].iloc[0]):,} find a wrong person first. Where the bar is far "
-            "beyond the mark, the attribute was found, and something else was confused; where it ends at the mark, the attribute "
-            "played no part. The bag is that of the picture, all else is of the person.",
+            "beyond the mark, the attribute was found, and something else was confused; where it ends near the mark, nothing shows "
+            "that it was used. A caption does not name every attribute. The bag is that of the picture, all else is of the person.",
             Figure([(figures / "attributes.png", alt)]),
             Table(["attribute", "shared, percent", "by chance", "difference"], rows, "The same in numbers", fold=True),
         ]
@@ -134,7 +136,8 @@ def by_attribute(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, f
         "Colour of the upper garment: of the person described, and in the picture found first, right pictures among them. The "
         "numbers are captions; the darker, the more of a row."
     )
-    blocks += [Figure([(figures / "confusion.png", alt)], caption), _attribute_table(first, attributes)]
+    rough = "In the table, rows with few captions are rough, for these are of one or two people."
+    blocks += [Figure([(figures / "confusion.png", alt)], caption), rough, _attribute_table(first, attributes)]
     return [Section("Text to image by attribute", blocks)]
 
 

@@ -20,11 +20,19 @@ PICTURES = {
     "reports/figures/curves_train.png": "Loss curves",
 }
 NAMES = {"rank1": "R1", "rank5": "R5", "rank10": "R10", "mAP": "mAP", "mINP": "mINP"}
+ROWS = {  # where the figures of the table stand in METRICS -> each with its label
+    "t2i": {name: f"T2I {label}" for name, label in NAMES.items()},
+    "i2i": {name: f"I2I {label}" for name, label in NAMES.items()},
+    "composed.both": {"rank1": "Composed R1", "mAP": "Composed mAP"},
+    "open_set.t2i": {"detection_rate": "Strangers T2I, found"},
+    "open_set.i2i": {"detection_rate": "Strangers I2I, found"},
+}
+COUNTS = ("num_queries", "num_known", "num_unknown")
 MINUS = "\u2212"
 
 
 def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = "") -> str:
-    """Markdown: both tasks before and after, other figures and parameters that changed, pictures.
+    """Markdown: the main figures before and after, other figures and parameters that changed, pictures.
 
     Args:
         base: a git revision.
@@ -47,7 +55,7 @@ def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = 
     sections = [f"### Against `{base}` ({found.strip()})", results_table(old_metrics, new_metrics)]
     if not old_metrics:
         sections.append(f"`{base}` holds no {METRICS}.")
-    shown = {f"{task}.{name}" for task in ("t2i", "i2i") for name in NAMES}
+    shown = {f"{place}.{name}" for place, labels in ROWS.items() for name in labels}
     others = {key: change for key, change in changes(old_metrics, new_metrics).items() if key not in shown and "_ci_" not in key}
     sections.append("**Parameters.** " + (_change_table(changes(old_params, new_params)) or "None changed."))
     if old_metrics and others:
@@ -55,23 +63,40 @@ def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = 
             f"<details><summary>Other figures that changed</summary>\n\n{_change_table(others).strip()}\n\n</details>"
         )
     if pictures := _pictures(root, repository, sha):
+        if repository and sha:
+            pictures.insert(0, f"Pictures as committed in {sha[:7]}: they may be older than the figures.")
         sections.append("\n\n".join(pictures))
     return "\n\n".join(sections) + "\n"
 
 
 def results_table(old: dict, new: dict) -> str:
-    """Figures of both tasks before and after, in percent, with their 95 % intervals where there are such.
+    """The figures of ROWS before and after, in percent, with their 95 % intervals where there are such.
 
-    A change lies within the interval if the old figure is inside that of the new one, or the new one inside that of the old.
+    A change lies within the interval if the old figure is inside that of the new one, or the new one inside that of the old. It is
+    not judged where the number of queries differs; a line below the table says so.
     """
-    lines = ["| percent | before | now | change |", "|---|---:|---:|---|"]
-    for task in ("t2i", "i2i"):
-        before, now = old.get(task, {}), new.get(task, {})
-        for name, label in NAMES.items():
+    lines, notes = ["| percent | before | now | change |", "|---|---:|---:|---|"], []
+    for place, labels in ROWS.items():
+        before, now = _at(old, place), _at(new, place)
+        differ = [
+            f"{count} was {before[count]}, is {now[count]}"
+            for count in COUNTS
+            if count in before and count in now and before[count] != now[count]
+        ]
+        if differ:
+            notes.append(f"`{place}`: the test set differs ({'; '.join(differ)}); the figures are not comparable as they stand.")
+        for name, label in labels.items():
             if name in before or name in now:
-                cells = _with_interval(before, name), _with_interval(now, name), _judge(before, now, name)
-                lines.append(f"| {task.upper()} {label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+                cells = _with_interval(before, name), _with_interval(now, name), _judge(before, now, name, not differ)
+                lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)
+
+
+def _at(metrics: dict, place: str) -> dict:
+    """The figures at a dotted place, empty if there are none."""
+    for key in place.split("."):
+        metrics = metrics.get(key) or {}
+    return metrics
 
 
 def _with_interval(figures: dict, name: str) -> str:
@@ -86,13 +111,15 @@ def _interval(figures: dict, name: str) -> tuple[float, float] | None:
     return None if None in ends else tuple(ends)
 
 
-def _judge(before: dict, now: dict, name: str) -> str:
+def _judge(before: dict, now: dict, name: str, comparable: bool) -> str:
     if name not in before or name not in now:
         return "-"
     change = now[name] - before[name]
     if abs(change) < 0.005:
         return "="
     text = f"{'▲' if change > 0 else '▼'} {change:+.2f}".replace("-", MINUS)
+    if not comparable:
+        return text
     pairs = [(_interval(now, name), before[name]), (_interval(before, name), now[name])]
     judged = [interval[0] <= figure <= interval[1] for interval, figure in pairs if interval]
     return text + ("" if not judged else ", within the interval" if any(judged) else ", **beyond the interval**")

@@ -39,7 +39,7 @@ def test_the_page_tells_what_happened(audited: Path, tmp_path: Path) -> None:
         "| CUHK-PEDES | train | dropped | 1 | 2 | 4 |",
         "| Market-1501 | test | gallery | 0 | 2 (1 junk, 1 distractors) | 0 |",
         "| CUHK-PEDES + Market-1501 | 1 | 0 |",
-        "1 people left training, 0 pretraining and 0 validation",
+        "(`dropped`): 1 people of training and 0 of pretraining who occur in a test split, and 0 of validation",
         "**counts differ from the published ones**: train: 2 people, officially 751",
         "1 pictures stand in this set once more, pixel for pixel; 1 of them under another person, 0 in another split",
         "1 sentences stand under several people (2 captions)",

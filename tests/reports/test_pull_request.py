@@ -63,6 +63,29 @@ def test_a_difference_is_judged_by_the_interval() -> None:
     assert results_table({}, {"i2i": {"mAP": 5.0}}).splitlines()[2:] == ["| I2I mAP | - | 5.00 | - |"]
 
 
+def test_no_difference_is_judged_on_another_test_set() -> None:
+    text = results_table({"t2i": OLD}, {"t2i": NEW | {"num_queries": 514}, "i2i": {"rank1": 1.0, "num_queries": 3}})
+    assert "| T2I mAP | 40.00 | 38.00 (37.00 to 39.00) | ▼ \u22122.00 |" in text.splitlines() and "interval" not in text
+    note = "`t2i`: the test set differs (num_queries was 520, is 514); the figures are not comparable as they stand."
+    assert text.endswith(f"|\n\n{note}")
+    assert "differs" not in results_table({"t2i": OLD}, {"t2i": NEW | {"num_queries": 520}})
+
+
+def test_composed_queries_and_strangers_are_rows_of_the_table() -> None:
+    old = {"composed": {"both": {"rank1": 60.0}}, "open_set": {"t2i": {"detection_rate": 12.0, "num_known": 9}, "i2i": {}}}
+    new = {
+        "composed": {"both": {"rank1": 61.0, "rank1_ci_low": 60.5, "rank1_ci_high": 62.0}, "picture": {"rank1": 1.0}},
+        "open_set": {"t2i": {"detection_rate": 13.0, "num_known": 8}, "i2i": {"detection_rate": 3.0}},
+    }
+    assert results_table(old, new).splitlines()[2:] == [
+        "| Composed R1 | 60.00 | 61.00 (60.50 to 62.00) | ▲ +1.00, **beyond the interval** |",
+        "| Strangers T2I, found | 12.00 | 13.00 | ▲ +1.00 |",
+        "| Strangers I2I, found | - | 3.00 | - |",
+        "",
+        "`open_set.t2i`: the test set differs (num_known was 9, is 8); the figures are not comparable as they stand.",
+    ]
+
+
 def test_changes_are_flat_and_tell_what_came_and_went() -> None:
     old, new = {"a": {"b": 1, "c": [1, 2]}, "d": {}}, {"a": {"b": 1, "c": [2]}, "e": None}
     assert changes(old, new) == {"a.c": ("[1, 2]", "[2]"), "e": ("-", "null"), "d": ("{}", "-")}
@@ -88,8 +111,9 @@ def test_the_comment_has_figures_parameters_and_pictures(repository: Path) -> No
 def test_on_github_pictures_are_linked_at_the_commit_that_holds_them(repository: Path) -> None:
     new, old = git(repository, "rev-parse", "HEAD"), git(repository, "rev-parse", "HEAD~1")
     link = f"(https://raw.githubusercontent.com/owner/name/{new}/reports/figures/curves_train.png)"
-    assert link in compare("main~1", repository, "owner/name", new)
-    assert "![" not in compare("main~1", repository, "owner/name", old)
+    text = compare("main~1", repository, "owner/name", new)
+    assert link in text and f"Pictures as committed in {new[:7]}" in text
+    assert "![" not in (text := compare("main~1", repository, "owner/name", old)) and "Pictures as committed" not in text
 
 
 def test_a_base_without_figures_is_said(repository: Path) -> None:
@@ -133,6 +157,7 @@ def test_the_workflow_calls_what_exists_with_few_rights() -> None:
     commands = "\n".join(step["run"] for step in steps if "run" in step)
     called = set(re.findall(r"make (?:--silent )?([a-z-]+)", commands))
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert {"repro", "pr-comment"} <= called <= targets
+    assert {"test", "repro", "pr-comment"} <= called <= targets
+    assert commands.index("make test") < commands.index("make repro") < commands.index("dvc gc --workspace")
     assert "${{" not in commands  # what a stranger may name reaches the shell as a variable
     assert "--edit-last --create-if-none" in commands
