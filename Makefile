@@ -3,16 +3,17 @@
 # make exp S="loss.prompt_reg=0.5 model.task_routing=false": check the changes, then `dvc exp run -S` with each.
 # make experiments: a table of what was run so: the parameters that differ, and the main figures.
 # make ablation JOBS=2: the cells of ablation/dvc.yaml, two side by side, then their report; a cell that fails stops no other.
+# make cross-domain RUNS="cuhk icfg": what was trained on against what was tested, from experiments, branches or commits.
 # make pr-comment BASE=origin/main: what changed against that revision, as Markdown for a pull request.
 # Each makes the virtual environment when it is missing or older than what it is made from.
 PYTHON ?= python3
 JOBS ?= 1
 BASE ?= origin/main
 # Columns of `dvc exp show` that would bury the others: code, data, intervals, counts, lesser figures. No parameter is among them.
-CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
+CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all check exp experiments ablation pr-comment chromium
+.PHONY: repro test test-all check exp experiments ablation cross-domain pr-comment chromium
 repro: .venv/.installed
 	dvc repro
 test: .venv/.installed
@@ -28,6 +29,8 @@ experiments: .venv/.installed
 	@dvc exp show --only-changed --md --drop '$(CLUTTER)'
 ablation: .venv/.installed
 	ablation/run $(JOBS)
+cross-domain: .venv/.installed
+	@python -m hpl.reports.cross_domain $(RUNS)
 pr-comment: .venv/.installed
 	@python -m hpl.reports.pull_request $(BASE)
 

@@ -25,12 +25,12 @@ def evaluate_encoded(encoded: list[Encoded], options: Evaluate) -> tuple[dict, d
     """All figures of a model, and the tables behind them: what the evaluate stage reports.
 
     Returns:
-        What metrics.json holds: `gather`'s figures, the first set of each task with bootstrap intervals; `open_set` of those sets;
-        `composed` of the first set with captions; `settings`, where something is on that is off by default.
+        What metrics.json holds: `gather`'s figures, the first set of each task with bootstrap intervals; `datasets`, the names of those
+        sets; `open_set` of them; `composed` of the first set with captions; `settings`, where something is on that is off by default.
         Tables by name: rank_lists_t2i, rank_lists_i2i, scores_t2i, scores_i2i, similarities.
     """
     figures: dict[str, dict[str, dict]] = {}
-    headline: dict[str, dict] = {"open_set": {}, "composed": {}}
+    headline: dict[str, dict] = {"datasets": {}, "open_set": {}, "composed": {}}
     found: dict[str, list[pd.DataFrame]] = {}
     for each in encoded:
         test = each.test
@@ -40,6 +40,7 @@ def evaluate_encoded(encoded: list[Encoded], options: Evaluate) -> tuple[dict, d
             examined = examine(blocks, rule, gallery["image_id"].to_numpy(), options.rank_list_length)
             values = task_figures(task, examined.scores)
             if not any(task in others for others in figures.values()):
+                headline["datasets"][task] = test.name
                 values |= bootstrap_intervals(examined.scores, rule.query_pids)
                 if examined.open_set:
                     headline["open_set"][task] = rounded(examined.open_set)

@@ -60,7 +60,8 @@ def test_several_sets_are_evaluated_in_one_run(clip: CLIP, cuhk: Path, market: P
     towers = ImageTower(clip, task_routing=False), TextTower(clip)
     encoded = encode_test_sets(*towers, tables, SIZE, OPTIONS, CPU)
     figures, found = evaluate_encoded(encoded, OPTIONS)
-    assert set(figures) == {"t2i", "i2i", "others"} and set(figures["others"]["people"]) == {"t2i", "i2i"}
+    assert figures["datasets"] == {"t2i": "CUHK-PEDES", "i2i": "Market-1501"}
+    assert set(figures) == {"t2i", "i2i", "datasets", "others"} and set(figures["others"]["people"]) == {"t2i", "i2i"}
     assert figures["t2i"]["num_queries"] == 1 and figures["i2i"]["num_queries"] == 1
     alone = evaluate_towers(*towers, build(tmp_path, tmp_path / "alone", datasets=(OWN,)), SIZE, OPTIONS, CPU)
     assert figures["others"]["people"] == alone  # another set in the run changes no figure
@@ -124,7 +125,8 @@ def test_all_that_the_report_reads(clip: CLIP, tmp_path: Path, monkeypatch: pyte
     encoded = encode_test_sets(*towers, tables, SIZE, OPTIONS, CPU)
     metrics, found = evaluate_encoded(encoded, OPTIONS)
     plain = evaluate_towers(*towers, tables, SIZE, OPTIONS, CPU)
-    assert set(metrics) == {"t2i", "i2i", "composed", "open_set"}
+    assert set(metrics) == {"t2i", "i2i", "datasets", "composed", "open_set"}
+    assert metrics["datasets"] == dict.fromkeys(("t2i", "i2i"), encoded[0].test.name)
     for task in ("t2i", "i2i"):
         assert plain[task].items() <= metrics[task].items()
         for name in ("rank1", "mAP"):
