@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hpl.config import load_params
 from hpl.files import run_stage
-from hpl.reports.ablation import write_ablation
+from hpl.reports.ablation_page import write_ablation
 
 
 def main() -> None:

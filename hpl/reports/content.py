@@ -15,13 +15,15 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first `num_left` columns are aligned left, the others right. `fold`: shown on demand, in HTML."""
+    """Cells as text; the first `num_left` columns are aligned left, the others right. `fold`: shown on demand, in HTML. `minor`: rows that
+    begin so belong to the one above them, and are set smaller in HTML."""
 
     header: list[str]
     rows: list[list[str]]
     caption: str = ""
     fold: bool = False
     num_left: int = 1
+    minor: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def html(block: str | Table | Figure | Facts) -> str:
         sides = [' class="left"'] * block.num_left + [""] * (len(block.header) - block.num_left)
         head = "".join(f'<th scope="col"{side}>{escape(cell)}</th>' for side, cell in zip(sides, block.header, strict=True))
         rows = "".join(
-            f'<tr><th scope="row" class="left">{escape(row[0])}</th>'
+            ('<tr class="minor">' if row[0] in block.minor else "<tr>")
+            + f'<th scope="row" class="left">{escape(row[0])}</th>'
             + "".join(f"<td{side}>{escape(cell)}</td>" for side, cell in zip(sides[1:], row[1:], strict=True))
             + "</tr>\n"
             for row in block.rows
@@ -138,6 +141,9 @@ caption { text-align: left; padding: 0 0 .4rem; color: #555; }
 th, td { padding: .32rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: right; white-space: nowrap; }
 .left { text-align: left; }
 th:first-child { font-weight: 500; white-space: normal; min-width: 5.5rem; }
+tbody th { position: sticky; left: 0; background: #fff; }
+.minor > * { color: #555; font-size: .78rem; padding: .2rem .45rem; }
+.minor > th:first-child { padding-left: 1.2rem; white-space: nowrap; }
 thead th { border-bottom: 2px solid #999; font-weight: 600; }
 details { margin: 1rem 0; }
 summary { cursor: pointer; padding: .3rem 0; }

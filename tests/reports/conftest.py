@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hpl.config import Ablation, load_params
 from hpl.files import write_json
 from hpl.manifests.tables import Manifests
+from hpl.reports.ablation_page import write_ablation
 from hpl.reports.page import write_report
 from tests.conftest import picture, save
+from tests.imports import ROOT
 from tests.manifests.test_build import build
 
 HOSTILE = (
@@ -154,3 +157,21 @@ def manifests(tables: Manifests) -> Path:
 def reports(manifests: Path, evaluation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of reports."""
     return write(tmp_path_factory.mktemp("project"), manifests, evaluation)
+
+
+def write_cells(folder: Path, ablation: Ablation) -> Path:
+    """Every cell of params.yaml, with figures drawn at random."""
+    for number, (row, seed) in enumerate(ablation.cells):
+        random = np.random.default_rng(number)
+        metrics = {task: {name: round(random.uniform(40, 60), 2) for name in ("rank1", "mAP")} for task in ("t2i", "i2i")}
+        cell = {"row": row, "seed": seed, "changes": ablation.changes[row], "steps": 300, "metrics": metrics}
+        write_json(folder / f"{row}-{seed}.json", cell)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ablation_reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """reports/ablation/ of such cells."""
+    folder, params = tmp_path_factory.mktemp("ablation"), load_params(ROOT / "params.yaml")
+    write_ablation(folder / "out", write_cells(folder / "cells", params.ablation), params.ablation, params.loss, params.profile)
+    return folder / "out"

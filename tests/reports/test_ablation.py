@@ -16,20 +16,18 @@ from hpl.reports.ablation import (
     Difference,
     deviation,
     further_rows,
-    html_table,
-    latex,
-    markdown,
     paired_difference,
     read_cells,
     sweep_frame,
     table_frame,
-    table_text,
     values_of,
-    write_ablation,
 )
+from hpl.reports.ablation_page import latex, sweep_text, table_text, write_ablation
+from hpl.reports.content import html, markdown
 from tests.imports import ROOT
+from tests.reports.conftest import write_cells
 
-FILES = {f"{name}.{kind}" for name in ("table3", "table4", "figure1a", "figure3") for kind in ("csv", "tex", "png", "svg")}
+FILES = {f"{name}.{kind}" for name in ("table3", "table4", "figure1a", "figure3") for kind in ("csv", "md", "tex", "png", "svg")}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +37,7 @@ def params() -> Params:
 
 @pytest.fixture
 def folder(tmp_path: Path, params: Params) -> Path:
-    """Every cell of params.yaml, with figures drawn at random."""
-    for number, (row, seed) in enumerate(params.ablation.cells):
-        random = np.random.default_rng(number)
-        metrics = {task: {name: round(random.uniform(40, 60), 2) for name in ("rank1", "mAP")} for task in ("t2i", "i2i")}
-        cell = {"row": row, "seed": seed, "changes": params.ablation.changes[row], "steps": 300, "metrics": metrics}
-        write_json(tmp_path / "cells" / f"{row}-{seed}.json", cell)
-    return tmp_path / "cells"
+    return write_cells(tmp_path / "cells", params.ablation)
 
 
 def test_a_paired_difference_is_that_of_scipy_and_of_the_book() -> None:
@@ -82,11 +74,11 @@ def test_the_table_has_every_row_with_mean_deviation_seeds_and_difference(folder
     first = frame[frame["row"] == "baseline"]
     assert first["reference"].isna().all() and first["difference"].isna().all()
     text = table_text(frame, cells, TABLES["table3"])
-    lines = markdown(text).splitlines()
+    lines = markdown(text).splitlines()[2:]
     assert len({line.count("|") for line in lines}) == 1
-    assert [line[0] for line in text.lines][:5] == ["baseline", "the paper*", "+ TRT", "difference", "p"]
-    assert text.lines[2][1:3] == ["5", "300"] and text.lines[2][6] == f"{np.mean(own):.2f} ± {np.std(own, ddof=1):.2f}"
-    assert text.lines[5] == ["the paper*", "", "", "75.27", "70.80", "95.36", "88.98"]
+    assert [row[0] for row in text.rows][:5] == ["baseline", "the paper†", "+ TRT", "difference", "p"]
+    assert text.rows[2][1:3] == ["5", "300"] and text.rows[2][6] == f"{np.mean(own):.2f} ± {np.std(own, ddof=1):.2f}"
+    assert text.rows[5] == ["the paper†", "", "", "75.27", "70.80", "95.36", "88.98"]
 
 
 def test_rows_are_compared_with_the_right_row() -> None:
@@ -109,6 +101,8 @@ def test_a_sweep_has_its_default_in_order_and_only_the_seeds_of_sweeps(folder: P
     assert align["value"].tolist() == [0.2, 0.3, 0.4, 0.5, 0.6] and align["row"].tolist()[2] == "hpl_cmpr"
     assert set(frame["num_seeds"]) == {1} and frame["sd"].isna().all()
     assert align["mean"].iloc[2] == cells["hpl_cmpr", 0]["metrics"]["t2i"]["rank1"]
+    names = [row[0] for row in sweep_text(frame).rows]
+    assert names[:2] == ["lambda1, loss.instance_align = 0.2", "difference"] and names.count("difference") == 8
     reg = frame[(frame["parameter"] == "loss.prompt_reg") & (frame["measure"] == "T2I R1")]
     assert reg["value"].tolist() == [0.04, 0.05, 0.06, 0.07, 0.08]
 
@@ -124,15 +118,15 @@ def test_what_is_missing_or_of_older_changes_is_listed_and_not_used(folder: Path
     assert set(hpl.loc[hpl["row"] == "hpl", "difference_pairs"]) == {3}
     write_ablation(tmp_path / "out", folder, params.ablation, params.loss, params.profile)
     for page in ("README.md", "index.html"):
-        assert "trt, seed 3; hpl, seed 1 (there is" in (tmp_path / "out" / page).read_text()
+        assert "trt, seed 3; hpl, seed 1 (there is" in (tmp_path / "out" / page).read_text().replace("\\", "")
 
 
-def test_a_row_without_any_cell_is_a_dash(folder: Path, params: Params, tmp_path: Path) -> None:
+def test_a_row_without_any_cell_is_a_dash_and_has_no_difference(folder: Path, params: Params, tmp_path: Path) -> None:
     for file in folder.glob("trt-*.json"):
         file.unlink()
     write_ablation(tmp_path / "out", folder, params.ablation, params.loss, params.profile)
     page = (tmp_path / "out" / "README.md").read_text()
-    assert "| + TRT | 0 | - | - | - | - | - |\n| difference | 0 |  | - | - | - | - |" in page
+    assert "| + TRT | 0 | - | - | - | - | - |\n| the paper† |" in page
     assert "nan" not in page
 
 
@@ -161,9 +155,10 @@ def test_two_writings_have_the_same_bytes(folder: Path, params: Params, tmp_path
     assert set(one) == FILES | {"README.md", "index.html"}
     readme, page = one["README.md"].decode(), one["index.html"].decode()
     assert all(target in one for target in re.findall(r"\]\(([^)]+)\)", readme))
-    assert not re.search(r'(?:src|href)="(?!data:)', page)  # one file that needs no other
-    assert page.count("<img ") == page.count('alt="Table') + page.count('alt="Figure') == 4 and 'name="viewport"' in page
+    assert set(re.findall(r'(?:src|href)="(?!data:|#)([^"]+)"', page)) == FILES - {name for name in FILES if name.endswith("png")}
+    assert page.count("<img ") == page.count('alt="Table') + page.count('alt="Figure') == 4
     assert "synthetic" in readme and "Missing" not in readme
+    assert one["table3.md"].decode().strip() in readme
     rows = list(csv.DictReader(one["table4.csv"].decode().splitlines()))
     assert len(rows) == 16 and {row["paper"] for row in rows if row["measure"] == "T2I mAP"} == {""}
 
@@ -177,4 +172,6 @@ def test_latex_is_a_tabular_whose_lines_fit_its_columns(folder: Path, params: Pa
         assert [line for line in lines if line.startswith("\\")][1:-1] == [r"\toprule", r"\midrule", r"\bottomrule"]
         assert {line.count("&") for line in lines if line.endswith(r"\\")} == {6}
         assert latex(text).isascii()
-        assert html_table(text).count("<td>") == 7 * len(text.lines)
+        shown = html(text)
+        assert shown.count("<td>") == 6 * len(text.rows) and shown.count('<th scope="row"') == len(text.rows)
+        assert shown.count('class="minor"') == sum(row[0] in ("difference", "p", "the paper†") for row in text.rows) > 0

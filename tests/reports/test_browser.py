@@ -20,19 +20,21 @@ def tab() -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_whole(tab: Browser, reports: Path, width: int) -> None:
-    url = (reports / "index.html").as_uri()
+@pytest.mark.parametrize("name, num_images", [("reports", 12), ("ablation_reports", 4)])
+def test_the_page_is_whole(tab: Browser, request: pytest.FixtureRequest, name: str, num_images: int, width: int) -> None:
+    url = (request.getfixturevalue(name) / "index.html").as_uri()
     events = tab.open(url, width)
     asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     assert [address for address in asked if not address.startswith("data:")] == [url]
     complaints = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
     assert [event for event in events if event["method"] in complaints] == []
-    assert tab.evaluate("document.images.length") == 12
+    assert tab.evaluate("document.images.length") == num_images
     assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0 && image.width > 100)")
     assert tab.evaluate("[...document.images].every(image => image.alt)")
+    assert tab.evaluate("[...document.querySelectorAll('tbody tr')].every(row => row.querySelector('th[scope=row]'))")
     assert tab.evaluate("document.documentElement.scrollWidth") == width
     assert tab.evaluate(WIDE) == []
-    assert tab.evaluate("document.title") == "Hierarchical Prompt Learning: report"
+    assert tab.evaluate("document.title") in ("Hierarchical Prompt Learning: report", "Ablation")
 
 
 def test_every_heading_can_be_reached(tab: Browser, reports: Path) -> None:
