@@ -30,9 +30,12 @@ class Rule:
         query_camids: np.ndarray | None = None,
         gallery_camids: np.ndarray | None = None,
     ) -> None:
-        """Args as those of `retrieval_metrics`. HplError if camids are given for one side alone."""
+        """Args as those of `retrieval_metrics`. HplError if camids are given for one side alone, or are not as many as pids."""
         if (query_camids is None) != (gallery_camids is None):
             raise HplError("camids are given for one side alone; expected both (image-to-image) or neither (text-to-image)")
+        for what, pids, camids in (("query", query_pids, query_camids), ("gallery", gallery_pids, gallery_camids)):
+            if camids is not None and len(camids) != len(pids):
+                raise HplError(f"there are {len(camids)} {what} camids for {len(pids)} {what} pids; expected as many")
         self.kept = np.asarray(gallery_pids) != JUNK_PID  # G: the columns that all below is about
         self.query_pids, self.gallery_pids = np.asarray(query_pids), np.asarray(gallery_pids)[self.kept]
         self.query_camids = None if query_camids is None else np.asarray(query_camids)
@@ -116,15 +119,18 @@ def retrieval_metrics(
         query_pids, gallery_pids: Q and G identities; in the gallery -1 is junk (ignored) and, by the
             image-to-image rule, 0 a distractor (matches nobody); caption sets number people from 0.
         query_camids, gallery_camids: with both, the image-to-image rule: gallery pictures of the query's person **and** camera are
-            ignored. With neither, the text-to-image rule: nothing is ignored but junk.
+            ignored; equal numbers are one camera, so give unknown cameras different ones on both sides. With neither, the
+            text-to-image rule: nothing is ignored but junk.
 
     Returns:
         rank1, rank5, rank10, mAP and mINP in percent, num_queries that were scored, and num_skipped that have no match in the gallery.
 
     Raises:
-        HplError: shapes do not fit, a similarity is not finite, or no query has a match.
+        HplError: shapes do not fit, a similarity is not a finite number, or no query has a match.
     """
     similarity = np.asarray(similarity)
+    if not np.issubdtype(similarity.dtype, np.number):
+        raise HplError(f"similarity is of type {similarity.dtype}; expected numbers")
     if similarity.shape != (len(query_pids), len(gallery_pids)):
         raise HplError(
             f"similarity has shape {similarity.shape}; expected {len(query_pids)} queries x {len(gallery_pids)} gallery pictures"

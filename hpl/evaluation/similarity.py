@@ -27,11 +27,13 @@ def unit_checked(features: np.ndarray, what: str, count: int) -> np.ndarray:
     features = np.asarray(features)
     if features.ndim != 2 or len(features) != count:
         raise HplError(f"{what} features have shape {features.shape}; expected {count} rows, one for each {what}")
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        value = features[row][~np.isfinite(features[row])][0]
-        raise HplError(f"feature of {what} {row} holds {value}; expected finite numbers")
+    with np.errstate(over="ignore"):  # what float32 cannot hold, or square, is told below
+        lengths = np.linalg.norm(features.astype(np.float32, copy=False), axis=1)
+    if not np.isfinite(lengths).all():
+        row = int(np.argmin(np.isfinite(lengths)))
+        finite = np.isfinite(features[row])
+        value = np.abs(features[row]).max() if finite.all() else features[row][~finite][0]
+        raise HplError(f"feature of {what} {row} holds {value}; expected finite numbers whose squares float32 can hold")
     return unit(features)
 
 
@@ -48,7 +50,7 @@ def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = BLOCK) -> It
     if left.shape[1] != right.shape[1]:
         raise HplError(f"queries have {left.shape[1]} features and gallery pictures {right.shape[1]}; expected as many")
     rows, columns = (_side(len(part), most) for part, most in zip((left, right), TILE))
-    step = _padded(block, rows)
+    step = _padded(max(block, 1), rows)
     held = np.empty((min(step, _padded(len(left), rows)), _padded(len(right), columns)), np.float32)
     for start in range(0, len(left), step):
         count = min(step, len(left) - start)

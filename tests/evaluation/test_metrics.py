@@ -80,6 +80,11 @@ def test_shapes_and_lone_camids_are_refused() -> None:
         retrieval_metrics(np.zeros((1, 2)), np.array([1]), np.array([1, 2, 3]))
     with pytest.raises(HplError, match="one side"):
         retrieval_metrics(np.zeros((1, 1)), np.array([1]), np.array([1]), query_camids=np.array([1]))
+    for camids, what in ((([1, 2], [1]), "2 query camids for 1"), (([1], [1, 2]), "2 gallery camids for 1")):
+        with pytest.raises(HplError, match=what):
+            retrieval_metrics(np.zeros((1, 1)), np.array([1]), np.array([1]), *map(np.array, camids))
+    with pytest.raises(HplError, match="similarity is of type object"):
+        retrieval_metrics(np.array([[None]]), np.array([1]), np.array([1]))
 
 
 def test_rank_order_leaves_out_the_ignored_and_pads() -> None:

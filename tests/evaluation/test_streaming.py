@@ -145,6 +145,14 @@ def test_features_that_are_not_finite_are_named(value: float) -> None:
         stream_scores(broken, features(0, 2), *ids[::-1])
 
 
+@pytest.mark.parametrize("value", [1e300, -1e30])
+def test_features_that_float32_cannot_square_are_named(value: float) -> None:
+    broken = features(1, 5).astype(np.float64)
+    broken[3, 2] = value
+    with pytest.raises(HplError, match=f"gallery picture 3 holds {abs(value):g}".replace("+", r"\+")):
+        stream_scores(features(0, 2), broken, np.array([1, 2]), np.arange(5))
+
+
 def test_shapes_that_do_not_fit_are_named() -> None:
     with pytest.raises(HplError, match="expected 3 rows"):
         stream_scores(features(0, 2), features(1, 5), np.arange(3), np.arange(5))
