@@ -5,13 +5,13 @@ from pathlib import Path
 
 from hpl.config import load_params
 from hpl.files import run_stage
+from hpl.reports.ablation import cells_of_other_parameters
 from hpl.reports.ablation_page import write_ablation
 
 
 def main() -> None:
-    cells, reports = map(Path, sys.argv[1:])
-    params = load_params()
-    write_ablation(reports, cells, params.ablation, params.loss, params.profile)
+    cells, lock, reports = map(Path, sys.argv[1:])
+    write_ablation(reports, cells, load_params(), cells_of_other_parameters(lock, Path("params.yaml")))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hpl.config import Evaluate, Input
 from hpl.evaluation.composed import evaluate_composed
 from hpl.evaluation.examine import examine
 from hpl.evaluation.histogram import VARIANTS, colour_histograms
-from hpl.evaluation.intervals import bootstrap_intervals
+from hpl.evaluation.intervals import bootstrap_gain, bootstrap_intervals
 from hpl.evaluation.protocols import evaluate_i2i, rounded, task_figures
 from hpl.evaluation.similarity import unit
 from hpl.manifests.pictures import read_pictures
@@ -25,8 +25,8 @@ def evaluate_encoded(encoded: list[Encoded], options: Evaluate) -> tuple[dict, d
     """All figures of a model, and the tables behind them: what the evaluate stage reports.
 
     Returns:
-        What metrics.json holds: `gather`'s figures, the first set of each task with bootstrap intervals; `datasets`, the names of those
-        sets; `open_set` of them; `composed` of the first set with captions; `settings`, where something is on that is off by default.
+        What metrics.json holds: `gather`'s figures with bootstrap intervals; `datasets`, the names of the first set of each task;
+        `open_set` of these; `composed` of the first set with captions; `settings`, where something is on that is off by default.
         Tables by name: rank_lists_t2i, rank_lists_i2i, scores_t2i, scores_i2i, similarities.
     """
     figures: dict[str, dict[str, dict]] = {}
@@ -39,9 +39,9 @@ def evaluate_encoded(encoded: list[Encoded], options: Evaluate) -> tuple[dict, d
             blocks, rule = compare(each, task, options)
             examined = examine(blocks, rule, gallery["image_id"].to_numpy(), options.rank_list_length)
             values = task_figures(task, examined.scores)
+            values |= bootstrap_intervals(examined.scores, rule.query_pids, rsum=task == "t2i")
             if not any(task in others for others in figures.values()):
                 headline["datasets"][task] = test.name
-                values |= bootstrap_intervals(examined.scores, rule.query_pids)
                 if examined.open_set:
                     headline["open_set"][task] = rounded(examined.open_set)
                 if task == "t2i":
@@ -63,6 +63,21 @@ def evaluate_encoded(encoded: list[Encoded], options: Evaluate) -> tuple[dict, d
     settings = {"settings": {name: 1 for name in ("rerank", "flip") if getattr(options, name)}}
     metrics = gather(figures) | {name: values for name, values in (headline | settings).items() if values}
     return metrics, {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+
+
+def gains(found: dict[str, pd.DataFrame], reference: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    """What a model has more than another in rank1 and mAP, on the first set of each task, with paired intervals.
+
+    Args:
+        found, reference: the tables that `evaluate_encoded` returns for both, of the same sets.
+    """
+    gained = {}
+    for task in ("t2i", "i2i"):
+        if (name := f"scores_{task}") in found:
+            first = found[name]["dataset"] == found[name]["dataset"].iloc[0]
+            own, other = found[name][first], reference[name][first]
+            gained[task] = rounded(bootstrap_gain(own, other, own["pid"].to_numpy()))
+    return gained
 
 
 def describe_settings(options: Evaluate) -> dict:

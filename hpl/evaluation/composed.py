@@ -2,7 +2,8 @@
 
 The sentence corrects and complements the picture: it tells of a bag that this picture does not show, or of colours that its camera changed.
 Query: picture a and a caption of picture b, a and b of one person, a other than b. Gallery: all test pictures but a. Matches: all other
-pictures of that person, b among them. Where cameras are known, pictures of that person by the camera of a are ignored too.
+pictures of that person, b among them. Where cameras are known, a is by another camera than b, and pictures of that person by the camera
+of a are ignored too.
 
 Score: sentence and picture meet in the space that both are embedded in, as the weighted mean of t_eos and v_t2i of a, both of unit length, whose
 cosine with v_t2i is taken; beside it the cosine of v_i2i of a with v_i2i. Each is brought to mean 0 and deviation 1 over the query's gallery, then
@@ -16,7 +17,7 @@ import pandas as pd
 
 from hpl.evaluation.intervals import bootstrap_gain, bootstrap_intervals
 from hpl.evaluation.metrics import JUNK_PID, Rule, score_block, summarise
-from hpl.evaluation.similarity import cosine_blocks, unit
+from hpl.evaluation.similarity import cosine_blocks, unit, unit_checked
 
 FIGURES = ("rank1", "mAP")
 
@@ -24,18 +25,25 @@ FIGURES = ("rank1", "mAP")
 def composed_pairs(captions: pd.DataFrame, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Each caption once, with a picture chosen by a hash of the caption's id among the person's others; not if there is no other.
 
+    Where cameras are known, the others are those by another camera than the described picture's, which would be ignored else.
+
     Args:
-        captions: columns caption_id, image_id, pid; images: columns image_id, pid.
+        captions: columns caption_id, image_id, pid; images: columns image_id, pid, camid.
 
     Returns:
         Rows of `captions`, and for each the row of `images` that is its picture.
     """
     rows_of = images.groupby("pid").indices
-    image_ids = images["image_id"].to_numpy()
+    image_ids, camids = images["image_id"].to_numpy(), images["camid"].to_numpy()
+    camera_of = dict(zip(image_ids, camids, strict=True))
     pairs = []
     for number, caption in enumerate(captions[["caption_id", "image_id", "pid"]].itertuples(index=False)):
-        others = sorted((row for row in rows_of[caption.pid] if image_ids[row] != caption.image_id), key=image_ids.__getitem__)
+        camera = camera_of[caption.image_id]
+        others = [
+            row for row in rows_of[caption.pid] if image_ids[row] != caption.image_id and (camera < 0 or camids[row] != camera)
+        ]
         if others:
+            others.sort(key=image_ids.__getitem__)
             drawn = int.from_bytes(hashlib.sha256(str(caption.caption_id).encode()).digest()[:8])
             pairs.append((number, others[drawn % len(others)]))
     chosen = np.array(pairs, np.int64).reshape(-1, 2)
@@ -68,7 +76,8 @@ def evaluate_composed(
     pids = images["pid"].to_numpy()
     rule = Rule(pids[shown], pids, camids[shown], camids)
     gallery = pids != JUNK_PID
-    text, t2i, i2i = unit(text_features)[asked], unit(t2i_features), unit(i2i_features)
+    text = unit_checked(text_features, "caption", len(captions))[asked]
+    t2i, i2i = (unit_checked(features, "picture", len(images)) for features in (t2i_features, i2i_features))
     mixed = unit(weight * text + (1 - weight) * t2i[shown])
     blocks = (cosine_blocks(left, right[gallery]) for left, right in ((text, t2i), (mixed, t2i), (i2i[shown], i2i)))
     parts: dict[str, list[pd.DataFrame]] = {"both": [], "picture": [], "sentence": []}
@@ -93,9 +102,11 @@ def evaluate_composed(
 
 def _standardised(similarity: np.ndarray, rule: Rule, start: int) -> np.ndarray:
     """Rows of mean 0 and deviation 1 over what the rule leaves of the gallery."""
-    rows = np.empty_like(similarity)
+    rows = np.zeros_like(similarity)
     for number, row in enumerate(similarity):
         _, ignored = rule.positions(start + number)
         left = np.delete(row, ignored)
+        if not len(left):  # nobody else is in the gallery
+            continue
         rows[number] = (row - left.mean()) / max(left.std(), 1e-12)
     return rows

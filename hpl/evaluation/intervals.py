@@ -7,6 +7,8 @@ fail together, so an interval over single queries would be too narrow.
 import numpy as np
 import pandas as pd
 
+from hpl.evaluation.metrics import RANKS
+
 NUM_RESAMPLES = 1000
 SEED = 0
 LEVEL = 95  # percent
@@ -25,8 +27,8 @@ def interval(name: str, figures: np.ndarray) -> dict[str, float]:
     return {f"{name}_ci_low": float(low), f"{name}_ci_high": float(high)}
 
 
-def bootstrap_intervals(scores: pd.DataFrame, pids: np.ndarray) -> dict[str, float]:
-    """Intervals of rank1 and mAP.
+def bootstrap_intervals(scores: pd.DataFrame, pids: np.ndarray, rsum: bool = False) -> dict[str, float]:
+    """Intervals of rank1 and mAP, and of rsum if asked for.
 
     Args:
         scores: a row a query, as `stream_scores` returns it; queries without a match are left out.
@@ -36,7 +38,10 @@ def bootstrap_intervals(scores: pd.DataFrame, pids: np.ndarray) -> dict[str, flo
         rank1_ci_low, rank1_ci_high, mAP_ci_low, mAP_ci_high in percent. With one person alone both ends are the figure.
     """
     found = (scores["num_matches"] > 0).to_numpy()
-    return _intervals(_values(scores[found]), np.asarray(pids)[found])
+    values = _values(scores[found])
+    if rsum:
+        values["rsum"] = sum((scores["first_rank"] <= k).to_numpy(float) for k in RANKS)[found]
+    return _intervals(values, np.asarray(pids)[found])
 
 
 def bootstrap_gain(scores: pd.DataFrame, reference: pd.DataFrame, pids: np.ndarray) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from ruamel.yaml import YAML
 from scipy import stats
 
 from hpl.config import Ablation, Loss, Row
@@ -126,8 +127,11 @@ def deviation(values: Values) -> float | None:
     return float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else None
 
 
-def read_cells(folder: Path, ablation: Ablation) -> tuple[Cells, list[str]]:
-    """The cells that params.yaml lists, and a line for each row of which some are not there, or cell that was made of an older row.
+def read_cells(folder: Path, ablation: Ablation, others: Iterable[str] = ()) -> tuple[Cells, list[str]]:
+    """The cells that params.yaml lists, and a line for each row of which some are not there, or cell that was made with other parameters.
+
+    Args:
+        others: cells of other common parameters, as `cells_of_other_parameters` names them.
 
     Raises HplError for a file that is not a cell.
     """
@@ -140,11 +144,40 @@ def read_cells(folder: Path, ablation: Ablation) -> tuple[Cells, list[str]]:
         cell = read_json(path)
         if not isinstance(cell, dict) or not {"changes", "metrics", "steps"} <= set(cell):
             raise HplError(f"{path}: expected a cell with changes, metrics and steps; run `dvc repro ablation/dvc.yaml` again")
-        if cell["changes"] == ablation.changes[row]:
-            cells[row, seed] = cell
-        else:
+        if cell["changes"] != ablation.changes[row]:
             older.append(f"{row}, seed {seed} (there is one of older changes: {show_changes(cell['changes'])})")
+        elif f"{row}-{seed}" in others:
+            older.append(f"{row}, seed {seed} (there is one of other parameters)")
+        else:
+            cells[row, seed] = cell
     return cells, [f"{row}, seed{'s' * (len(seeds) > 1)} {listed(seeds)}" for row, seeds in absent.items()] + older
+
+
+def cells_of_other_parameters(lock: Path, params: Path) -> set[str]:
+    """<row>-<seed> of the cells that DVC ran with other parameters, or another profile, than params.yaml has now.
+
+    Args:
+        lock: the ablation's dvc.lock; without it none is known to differ.
+        params: params.yaml.
+    """
+    if not Path(lock).is_file():
+        return set()
+    yaml = YAML(typ="safe", pure=True)
+    stages, now = yaml.load(Path(lock)).get("stages", {}), yaml.load(Path(params))
+    others = set()
+    for name, stage in stages.items():
+        values = {key: value for file in stage.get("params", {}).values() for key, value in file.items()}
+        profiles = {key.split(".")[1] for key in values if key.startswith("profiles.")}
+        if "@" in name and (profiles - {now["profile"]} or any(_at(now, key) != value for key, value in values.items())):
+            others.add(name.partition("@")[2])
+    return others
+
+
+def _at(content: dict, key: str) -> object:
+    """The value of a dotted key; None if there is none."""
+    for part in key.split("."):
+        content = content.get(part) if isinstance(content, dict) else None
+    return content
 
 
 def values_of(cells: Cells, row: str, measure: str, seeds: Iterable[int] | None = None) -> Values:

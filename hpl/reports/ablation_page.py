@@ -1,5 +1,7 @@
 """reports/ablation/: the ablation's tables and figures as a page, and each as CSV, Markdown, LaTeX, PNG and SVG."""
 
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -7,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
-from hpl.config import Ablation, Loss
+from hpl.config import Ablation, Params, Row
 from hpl.files import HplError, output_folder, write_text
 from hpl.reports.ablation import (
     FULL,
@@ -27,44 +29,45 @@ from hpl.reports.ablation import (
 )
 from hpl.reports.content import Facts, Figure, Section, Table, html_page, markdown, markdown_page
 from hpl.reports.figures import GREY, plt, save_png
+from hpl.reports.labels import MINUS, settings_words, signed
 
 SYMBOLS = {"loss.instance_align": "lambda1, loss.instance_align", "loss.prompt_reg": "lambda2, loss.prompt_reg"}
 BLUE = "#1f5fa8"
 PAPER = "the paper\u2020"
 MINOR = ("difference", "p", PAPER)  # lines that belong to the row above them
-MINUS = "\u2212"
 
 
-def write_ablation(folder: Path, cells_folder: Path, ablation: Ablation, loss: Loss, profile: str) -> None:
+def write_ablation(folder: Path, cells_folder: Path, params: Params, others: Iterable[str] = ()) -> None:
     """Write README.md, index.html, and each table and figure in every form into `folder`, which is replaced.
 
     Args:
         cells_folder: holds <row>-<seed>.json.
-        loss: the default weights, which say where the row hpl_cmpr stands in a sweep.
+        others: cells of other parameters, as `cells_of_other_parameters` names them.
 
     Raises:
         HplError: there is no cell; a file is not a cell.
     """
-    cells, missing = read_cells(cells_folder, ablation)
+    ablation, profile = params.ablation, params.profile
+    cells, missing = read_cells(cells_folder, ablation, others)
     if not cells:
         raise HplError(f"{cells_folder}: none of the {len(ablation.cells)} cells of params.yaml is there; run `make ablation`")
     tables = dict(TABLES)
     if further := further_rows(ablation):
         tables["further"] = further
     with output_folder(folder) as out:
-        sections = [_introduction(ablation, cells, missing, profile)]
+        sections = [_introduction(params, cells, missing)]
         for name, table in tables.items():
             frame = table_frame(table, cells)
             alt = f"{table.title}. {_spoken(frame)}"
             blocks = _write(out, name, frame, table_text(frame, cells, table), draw_rows(frame, cells), alt)
             sections.append(Section(table.title, [table.note, *blocks], short=True))
-        sweep = sweep_frame(ablation, loss, cells)
+        sweep = sweep_frame(ablation, params.loss, cells)
         if len(sweep):
             title = "Figure 3: the weights of two losses, one at a time"
             alt = f"{title}: T2I and I2I figures against each weight; the numbers are in the table."
             blocks = _write(out, "figure3", sweep, sweep_text(sweep), draw_sweeps(sweep, ablation, cells), alt)
             sections.append(Section(title, [_sweep_note(ablation), *blocks], short=True))
-        rows = [[row, show_changes(changes)] for row, changes in ablation.changes.items()]
+        rows = [[row, show_changes(changes) + _idle(changes, profile)] for row, changes in ablation.changes.items()]
         sections.append(Section("What each row changes", [Table(["row", "changes"], rows, num_left=2)], short=True))
         write_text(out / "README.md", markdown_page("Ablation", sections, out))
         write_text(out / "index.html", html_page("Ablation", sections, "Written from `data/ablation/cells` by `make ablation`."))
@@ -82,13 +85,22 @@ def _write(out: Path, name: str, frame: pd.DataFrame, text: Table, drawing: Draw
     return [text, Figure([(out / f"{name}.png", alt)]), f"The same as {links}."]
 
 
-def _introduction(ablation: Ablation, cells: Cells, missing: list[str], profile: str) -> Section:
+def _idle(changes: Row, profile: str) -> str:
+    """Says so if a row changes other profiles alone, and so does nothing."""
+    idle = changes and all(key.startswith("profiles.") and key.split(".")[1] != profile for key in changes)
+    return f" (nothing with the profile {profile}: the row repeats the defaults)" if idle else ""
+
+
+def _introduction(params: Params, cells: Cells, missing: list[str]) -> Section:
+    ablation, profile = params.ablation, params.profile
     facts = {
         "Profile": profile
         + (" (the synthetic data set: these figures say nothing about real cameras)" if profile == "bundled" else ""),
         "Cells": f"{len(cells)} of {len(ablation.cells)}, each a row with a seed",
         "Seeds": f"{listed(ablation.seeds)}; of sweeps {listed(ablation.sweep_seeds)}",
     }
+    if settings := settings_words(params.active.evaluate.model_dump()):
+        facts["Evaluated"] = settings.removeprefix(", ")
     if missing:
         facts["Missing, and left out of every number"] = "; ".join(missing)
     return Section(
@@ -107,12 +119,10 @@ def _introduction(ablation: Ablation, cells: Cells, missing: list[str], profile:
 
 def _sweep_note(ablation: Ablation) -> str:
     seeds = ablation.sweep_seeds
+    band = f"The grey band is mean ± deviation of the default over the seeds {listed(ablation.seeds)}"
     if len(seeds) > 1:
-        return f"With {len(seeds)} seeds: {listed(seeds)}."
-    return (
-        f"With 1 seed: {listed(seeds)}. One seed says nothing of the spread: what lies within the deviations of the tables above is not "
-        "a finding."
-    )
+        return f"With {len(seeds)} seeds: {listed(seeds)}. {band}."
+    return f"With one seed, {listed(seeds)}. {band}: one seed says nothing of the spread, and what lies within the band is not a finding."
 
 
 def _spoken(frame: pd.DataFrame) -> str:
@@ -176,14 +186,10 @@ def _difference_lines(by_measure: pd.DataFrame) -> list[list[str]]:
 def _difference(line: pd.Series) -> str:
     if not line["difference_pairs"]:
         return "-"
-    text = _signed(line["difference"])
+    text = signed(line["difference"])
     if not pd.isna(line["difference_ci_low"]):
-        text += f" ({_signed(line['difference_ci_low'])} to {_signed(line['difference_ci_high'])})"
+        text += f" ({signed(line['difference_ci_low'])} to {signed(line['difference_ci_high'])})"
     return text
-
-
-def _signed(number: float) -> str:
-    return f"{number:+z.2f}".replace("-", MINUS)
 
 
 def _p(p: float) -> str:
@@ -215,13 +221,16 @@ def draw_rows(frame: pd.DataFrame, cells: Cells) -> Drawing:
         for place, row in enumerate(labels.index):
             _dots(axis, place, values_of(cells, row, measure))
         axis.set(title=f"{measure}, %", xticks=range(len(labels)), xlim=(-0.5, len(labels) - 0.5))
-        axis.set_xticklabels(labels, fontsize=8)
+        axis.set_xticklabels([textwrap.fill(label, 10) for label in labels], fontsize=8)
         axis.grid(axis="y", alpha=0.3)
     return figure
 
 
 def draw_sweeps(frame: pd.DataFrame, ablation: Ablation, cells: Cells) -> Drawing:
-    """A column a weight, a panel a measure below the other: the values on the axis, seeds, means and deviations as in `draw_rows`."""
+    """A column a weight, a panel a measure below the other: the values on the axis, seeds, means and deviations as in `draw_rows`.
+
+    Behind them, as a grey band, mean and deviation of the default over all of its seeds, which are more than those of a sweep.
+    """
     keys = list(frame["parameter"].unique())
     figure, axes = plt.subplots(
         len(MEASURES), len(keys), figsize=(3.3 * len(keys), 8.0), squeeze=False, sharex="col", layout="constrained"
@@ -229,6 +238,10 @@ def draw_sweeps(frame: pd.DataFrame, ablation: Ablation, cells: Cells) -> Drawin
     for column, key in zip(axes.T, keys, strict=True):
         for axis, measure in zip(column, MEASURES, strict=True):
             lines = frame[(frame["parameter"] == key) & (frame["measure"] == measure)]
+            default = values_of(cells, FULL, measure)
+            if spread := deviation(default):
+                mean = np.mean(list(default.values()))
+                axis.axhspan(mean - spread, mean + spread, color=GREY, alpha=0.15, linewidth=0)
             axis.plot(lines["value"], lines["mean"], color=BLUE, linewidth=1.2)
             for row, value in zip(lines["row"], lines["value"], strict=True):
                 _dots(axis, value, values_of(cells, row, measure, ablation.sweep_seeds))

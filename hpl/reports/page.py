@@ -1,5 +1,6 @@
 """reports/README.md and reports/index.html: results, where they come from, and what the model finds and confuses."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,10 @@ from hpl.reports.content import Facts, Figure, Section, Table, html_page, markdo
 from hpl.reports.data_audit import counts_table, links_sentence
 from hpl.reports.figures import draw_curves
 from hpl.reports.findings import TASKS, attention, by_attribute, by_camera, projection, rank_lists, similarities
+from hpl.reports.labels import FIGURES, settings_words, signed
 from hpl.reports.retrieval_figures import draw_contact_sheet
 
-FIGURES = {"rank1": "R1", "rank5": "R5", "rank10": "R10", "mAP": "mAP", "mINP": "mINP"}
 QUERIES = {"t2i": "captions", "i2i": "pictures"}
-MINUS = "\u2212"
 NUM_PEOPLE = 2  # people of each data set and split in the contact sheet
 NUM_PICTURES = 5  # of each of them
 
@@ -79,29 +79,36 @@ def _of_first_set(table: pd.DataFrame) -> pd.DataFrame:
 
 def _evaluated(settings: dict) -> dict[str, str]:
     """How evaluate was set, in words."""
-    switches = {"rerank": "Re-ranking", "flip": "Features averaged with the mirror image's"}
-    return {
-        **{words: "on" if settings[name] else "off" for name, words in switches.items()},
-        "Weight of the sentence in composed queries": f"{settings['composed_weight']:g}",
-    }
+    label = settings["label"] or "features of the pictures as they are, ranked by cosine"
+    without = "; histograms and composed queries are without re-ranking" if settings["rerank"] else ""
+    return {"Evaluated with": label + without, "Weight of the sentence in composed queries": f"{settings['composed_weight']:g}"}
 
 
 def task_tables(metrics: dict, baselines: dict) -> list[Table]:
-    """A table a task: the trained model, the backbone before training, and the floor; 95 % intervals where they were computed."""
-    models = {
-        "HPL, trained": metrics,
-        "same backbone, zero-shot": baselines["zero_shot"],
+    """A table a task: the trained model, the backbone before training, what the first has more, and the floor; with 95 % intervals."""
+    floors = {
         "colour histogram": baselines.get("colour_histogram", {}),
         "colour histogram, middle of the picture": baselines.get("colour_histogram_middle", {}),
     }
-    return [
-        Table(
-            [f"{title}, percent", *FIGURES.values()],
-            [[name, *_cells(model[task])] for name, model in models.items() if task in model],
-        )
-        for task, title in TASKS.items()
-        if task in metrics
-    ]
+    tables, settings = [], settings_words(metrics.get("settings", {}))
+    for task, title in TASKS.items():
+        if task not in metrics:
+            continue
+        names = _columns(task)
+        rows = [
+            [f"HPL, trained{settings}", *_cells(metrics[task], names)],
+            [f"same backbone, zero-shot{settings}", *_cells(baselines["zero_shot"][task], names)],
+        ]
+        if gain := metrics.get("gain_over_zero_shot", {}).get(task):
+            rows.append(["gain over zero-shot", *(_gain(gain, name) if name in gain else "" for name in names)])
+        rows += [[name, *_cells(floor[task], names)] for name, floor in floors.items() if task in floor]
+        tables.append(Table([f"{title}, percent", *names.values()], rows))
+    return tables
+
+
+def _columns(task: str) -> dict[str, str]:
+    """Figures of a task, and what they are called; text-to-image has R-sum, the sum of the three."""
+    return FIGURES | ({"rsum": "R-sum"} if task == "t2i" else {})
 
 
 def result_table(metrics: dict, baselines: dict) -> str:
@@ -109,9 +116,9 @@ def result_table(metrics: dict, baselines: dict) -> str:
     return "\n\n".join(markdown(table) for table in task_tables(metrics, baselines))
 
 
-def _cells(figures: dict, names: list[str] | None = None) -> list[str]:
+def _cells(figures: dict, names: Iterable[str]) -> list[str]:
     cells = []
-    for name in names or FIGURES:
+    for name in names:
         ends = [figures.get(f"{name}_ci_{end}") for end in ("low", "high")]
         interval = f" ({ends[0]:.1f}-{ends[1]:.1f})" if None not in ends else ""
         cells.append(f"{figures[name]:.2f}{interval}")
@@ -120,8 +127,8 @@ def _cells(figures: dict, names: list[str] | None = None) -> list[str]:
 
 def _gain(figures: dict, name: str) -> str:
     """A difference in points of percent, with its interval."""
-    low, high = (figures[f"{name}_ci_{end}"] for end in ("low", "high"))
-    return f"{figures[name]:+z.2f} ({low:+z.1f} to {high:+z.1f})".replace("-", MINUS)
+    low, high = (signed(figures[f"{name}_ci_{end}"], 1) for end in ("low", "high"))
+    return f"{signed(figures[name])} ({low} to {high})"
 
 
 def _results(metrics: dict, baselines: dict, histograms: dict) -> Section:
@@ -132,8 +139,9 @@ def _results(metrics: dict, baselines: dict, histograms: dict) -> Section:
     )
     text = (
         f"{queries}. Rk: a right picture among the first k; mAP: mean of the precision at each right picture; mINP: right pictures "
-        "over the rank of the last one. In brackets, for the trained model alone: 95 % of bootstrap samples of the test people; how "
-        "far another training run would move a figure is not in it. Ties count against us. The zero-shot row is the backbone before stage II."
+        "over the rank of the last one; R-sum: R1 + R5 + R10. In brackets: 95 % of bootstrap samples of the test people; how far another "
+        "training run would move a figure is not in it. Ties count against us. The zero-shot row is the backbone before stage II; "
+        "the gain over it is paired: its bracket is the interval of the difference, not the difference of two intervals."
     )
     if histograms:
         text += (
@@ -147,13 +155,14 @@ def _results(metrics: dict, baselines: dict, histograms: dict) -> Section:
 def other_tables(metrics: dict, baselines: dict) -> list[Table]:
     """A table a task of the further data sets that were evaluated, trained and zero-shot."""
     others, before = metrics.get("others", {}), baselines["zero_shot"].get("others", {})
-    tables = []
+    tables, settings = [], settings_words(metrics.get("settings", {}))
     for task, title in TASKS.items():
         rows = []
         for name in sorted(name for name in others if task in others[name]):
-            rows += [[name, *_cells(others[name][task])], [f"{name}, zero-shot", *_cells(before[name][task])]]
+            rows.append([f"{name}{settings}", *_cells(others[name][task], _columns(task))])
+            rows.append([f"{name}, zero-shot{settings}", *_cells(before[name][task], _columns(task))])
         if rows:
-            tables.append(Table([f"{title}, percent", *FIGURES.values()], rows))
+            tables.append(Table([f"{title}, percent", *_columns(task).values()], rows))
     return tables
 
 
@@ -170,15 +179,15 @@ def _further_results(metrics: dict, baselines: dict) -> list[Section]:
         counts = composed["counts"]
         text = (
             f"The query is a picture and a sentence about another picture of the same person: {counts['num_queries']:,} queries "
-            f"({counts['num_skipped']:,} skipped, whose person has no other picture). Their weighted mean, where sentences and pictures are "
+            f"({counts['num_skipped']:,} skipped, whose person has no other picture that counts). Their weighted mean, where sentences and pictures are "
             "embedded together, ranks the gallery along with the picture's v_i2i; above it each of the two alone on the same queries and "
-            "galleries. A gain is paired: its bracket is the interval of the difference, not the difference of two intervals."
+            "galleries. A gain is paired."
         )
         sections.append(Section("Composed queries", [text, Table(["query, percent", "R1", "mAP"], rows)], short=True))
     if opened := metrics.get("open_set"):
         rows = [
             [
-                TASKS[task],
+                f"{TASKS[task]}{settings_words(metrics.get('settings', {}))}",
                 *_cells(opened[task], ["detection_rate"]),
                 f"{opened[task]['num_known']:,}",
                 f"{opened[task]['num_unknown']:,}",

@@ -12,6 +12,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from hpl.files import HplError, read_json, run_stage
+from hpl.reports.labels import FIGURES, signed
 
 METRICS, PARAMS = "reports/metrics.json", "params.yaml"
 PICTURES = {
@@ -19,16 +20,14 @@ PICTURES = {
     "reports/figures/rank_lists_i2i.png": "Image-to-image rank lists",
     "reports/figures/curves_train.png": "Loss curves",
 }
-NAMES = {"rank1": "R1", "rank5": "R5", "rank10": "R10", "mAP": "mAP", "mINP": "mINP"}
 ROWS = {  # where the figures of the table stand in METRICS -> each with its label
-    "t2i": {name: f"T2I {label}" for name, label in NAMES.items()},
-    "i2i": {name: f"I2I {label}" for name, label in NAMES.items()},
+    "t2i": {name: f"T2I {label}" for name, label in FIGURES.items()},
+    "i2i": {name: f"I2I {label}" for name, label in FIGURES.items()},
     "composed.both": {"rank1": "Composed R1", "mAP": "Composed mAP"},
     "open_set.t2i": {"detection_rate": "Strangers T2I, found"},
     "open_set.i2i": {"detection_rate": "Strangers I2I, found"},
 }
 COUNTS = ("num_queries", "num_known", "num_unknown")
-MINUS = "\u2212"
 
 
 def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = "") -> str:
@@ -117,7 +116,7 @@ def _judge(before: dict, now: dict, name: str, comparable: bool) -> str:
     change = now[name] - before[name]
     if abs(change) < 0.005:
         return "="
-    text = f"{'▲' if change > 0 else '▼'} {change:+.2f}".replace("-", MINUS)
+    text = f"{'▲' if change > 0 else '▼'} {signed(change)}"
     if not comparable:
         return text
     pairs = [(_interval(now, name), before[name]), (_interval(before, name), now[name])]

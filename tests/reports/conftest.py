@@ -99,8 +99,10 @@ def measured() -> dict:
     composed = {"rank1": 61.5, "mAP": 40.25} | interval
     gain = {"rank1": -0.5, "rank1_ci_low": -1.5, "rank1_ci_high": 0.04, "mAP": 2.0, "mAP_ci_low": 1.0, "mAP_ci_high": 3.0}
     return {
-        "t2i": figures(50.0) | interval | {"rsum": 150.0},
+        "t2i": figures(50.0) | interval | {"rsum": 150.0, "rsum_ci_low": 140.0, "rsum_ci_high": 160.0},
         "i2i": figures(60.25) | interval,
+        "datasets": {"t2i": "own", "i2i": "own"},
+        "gain_over_zero_shot": {"t2i": gain},
         "others": {"MSMT17": {"i2i": figures(30.0)}},
         "composed": dict.fromkeys(("both", "picture", "sentence"), composed)
         | dict.fromkeys(("gain_over_picture", "gain_over_sentence"), gain)
@@ -119,7 +121,7 @@ def measured() -> dict:
 
 def baselines() -> dict:
     return {
-        "zero_shot": {"t2i": figures(40.0), "i2i": figures(41.0), "others": {"MSMT17": {"i2i": figures(10.0)}}},
+        "zero_shot": {"t2i": figures(40.0) | {"rsum": 120.0}, "i2i": figures(41.0), "others": {"MSMT17": {"i2i": figures(10.0)}}},
         "colour_histogram": {"i2i": figures(9.5)},
         "colour_histogram_middle": {"i2i": figures(19.5)},
     }
@@ -173,5 +175,5 @@ def write_cells(folder: Path, ablation: Ablation) -> Path:
 def ablation_reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """reports/ablation/ of such cells."""
     folder, params = tmp_path_factory.mktemp("ablation"), load_params(ROOT / "params.yaml")
-    write_ablation(folder / "out", write_cells(folder / "cells", params.ablation), params.ablation, params.loss, params.profile)
+    write_ablation(folder / "out", write_cells(folder / "cells", params.ablation), params)
     return folder / "out"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from hpl.config import Params, load_params
@@ -14,6 +15,7 @@ from hpl.files import HplError, write_json
 from hpl.reports.ablation import (
     TABLES,
     Difference,
+    cells_of_other_parameters,
     deviation,
     further_rows,
     paired_difference,
@@ -116,15 +118,48 @@ def test_what_is_missing_or_of_older_changes_is_listed_and_not_used(folder: Path
     assert sorted(values_of(cells, "trt", "T2I R1")) == [0, 1, 2, 4]
     hpl = table_frame(TABLES["table3"], cells)
     assert set(hpl.loc[hpl["row"] == "hpl", "difference_pairs"]) == {3}
-    write_ablation(tmp_path / "out", folder, params.ablation, params.loss, params.profile)
+    write_ablation(tmp_path / "out", folder, params)
     for page in ("README.md", "index.html"):
         assert "trt, seed 3; hpl, seed 1 (there is" in (tmp_path / "out" / page).read_text().replace("\\", "")
+
+
+def test_a_cell_of_other_parameters_is_listed_and_not_used(folder: Path, params: Params, tmp_path: Path) -> None:
+    """By what DVC's lock file says of each cell; a changed weight, another profile, and a key that is gone."""
+    now = {"profile": "b", "loss": {"margin": 0.3}, "profiles": {"a": {"train": {"epochs": 5}}, "b": {"train": {"epochs": 5}}}}
+    same = {"loss": {"margin": 0.3}, "profiles.b.train": {"epochs": 5}}
+    stages = {
+        "ablate@trt-0": same,
+        "ablate@trt-1": same | {"loss": {"margin": 0.5}},
+        "sweep@reg_04-0": {"profiles.a.train": {"epochs": 5}},
+        "ablate@hpl-2": same | {"gone": 1},
+        "ablation_report": {"loss": {"margin": 9}},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(now))
+    lock = {"schema": "2.0", "stages": {name: {"params": {"params.yaml": values}} for name, values in stages.items()}}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
+    others = cells_of_other_parameters(tmp_path / "dvc.lock", tmp_path / "params.yaml")
+    assert others == {"trt-1", "reg_04-0", "hpl-2"}
+    assert cells_of_other_parameters(tmp_path / "none", tmp_path / "params.yaml") == set()
+    cells, missing = read_cells(folder, params.ablation, others)
+    assert len(cells) == len(params.ablation.cells) - 3 and not {("trt", 1), ("hpl", 2)} & set(cells)
+    assert "trt, seed 1 (there is one of other parameters)" in missing and len(missing) == 3
+
+
+def test_what_is_on_and_rows_that_do_nothing_are_said(folder: Path, params: Params, tmp_path: Path) -> None:
+    on = params.active.model_copy(update={"evaluate": params.active.evaluate.model_copy(update={"rerank": True})})
+    rows = params.ablation.rows | {"idle": {"profiles.own.train.epochs": 1}}
+    changed = params.model_copy(
+        update={"profiles": {**params.profiles, "bundled": on}, "ablation": params.ablation.model_copy(update={"rows": rows})}
+    )
+    write_ablation(tmp_path / "out", folder, changed)
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "- Evaluated: re-ranked" in page and "nothing with the profile bundled: the row repeats the defaults" in page
 
 
 def test_a_row_without_any_cell_is_a_dash_and_has_no_difference(folder: Path, params: Params, tmp_path: Path) -> None:
     for file in folder.glob("trt-*.json"):
         file.unlink()
-    write_ablation(tmp_path / "out", folder, params.ablation, params.loss, params.profile)
+    write_ablation(tmp_path / "out", folder, params)
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| + TRT | 0 | - | - | - | - | - |\n| the paper† |" in page
     assert "nan" not in page
@@ -132,7 +167,7 @@ def test_a_row_without_any_cell_is_a_dash_and_has_no_difference(folder: Path, pa
 
 def test_files_that_are_no_cells(folder: Path, params: Params, tmp_path: Path) -> None:
     with pytest.raises(HplError, match="none of the 48 cells of params.yaml is there; run `make ablation`"):
-        write_ablation(tmp_path / "out", tmp_path, params.ablation, params.loss, params.profile)
+        write_ablation(tmp_path / "out", tmp_path, params)
     write_json(folder / "trt-3.json", {"metrics": {}})
     with pytest.raises(HplError, match="trt-3.json: expected a cell with changes, metrics and steps"):
         read_cells(folder, params.ablation)
@@ -149,7 +184,7 @@ def test_rows_of_ones_own_stand_in_a_table_of_their_own(params: Params) -> None:
 
 def test_two_writings_have_the_same_bytes(folder: Path, params: Params, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        write_ablation(tmp_path / name, folder, params.ablation, params.loss, params.profile)
+        write_ablation(tmp_path / name, folder, params)
     one = {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()}
     assert one == {file.name: file.read_bytes() for file in (tmp_path / "two").iterdir()}
     assert set(one) == FILES | {"README.md", "index.html"}

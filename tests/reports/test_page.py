@@ -38,11 +38,22 @@ def page(reports: Path) -> Page:
 
 def test_a_table_a_task_with_intervals_where_there_are_some() -> None:
     t2i, i2i = result_table(measured(), baselines()).split("\n\n")
-    assert t2i.splitlines()[0] == "| T2I, percent | R1 | R5 | R10 | mAP | mINP |"
-    assert t2i.splitlines()[2] == "| HPL, trained | 50.00 (44.4-55.5) | 50.00 | 50.00 | 50.00 (43.0-57.0) | 50.00 |"
-    assert "histogram" not in t2i and i2i.splitlines()[4] == "| colour histogram |" + " 9.50 |" * 5
+    assert t2i.splitlines()[0] == "| T2I, percent | R1 | R5 | R10 | mAP | mINP | R-sum |"
+    assert t2i.splitlines()[2:] == [
+        "| HPL, trained | 50.00 (44.4-55.5) | 50.00 | 50.00 | 50.00 (43.0-57.0) | 50.00 | 150.00 (140.0-160.0) |",
+        "| same backbone, zero-shot | 40.00 | 40.00 | 40.00 | 40.00 | 40.00 | 120.00 |",
+        "| gain over zero-shot | −0.50 (−1.5 to +0.0) |  |  | +2.00 (+1.0 to +3.0) |  |  |",
+    ]
+    assert i2i.splitlines()[4] == "| colour histogram |" + " 9.50 |" * 5
     assert len({line.count("|") for line in i2i.splitlines()}) == 1
     assert "T2I" not in result_table({"i2i": figures(1.0)}, baselines())
+
+
+def test_what_is_beyond_the_plain_protocol_is_labelled_at_every_figure() -> None:
+    on = measured() | {"settings": {"rerank": 1, "flip": 1}}
+    rows = result_table(on, baselines()).splitlines() + [row[0] for table in other_tables(on, baselines()) for row in table.rows]
+    shown = [row for row in rows if re.match(r"\|? ?(HPL|same|MSMT)", row)]
+    assert len(shown) == 6 and all(", re-ranked, with mirror images" in row for row in shown)
 
 
 def test_further_data_sets_have_tables_of_their_own() -> None:
