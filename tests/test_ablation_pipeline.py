@@ -58,6 +58,11 @@ def test_a_row_that_fails_loses_no_other_and_reruns_alone_when_it_is_mended(proj
     assert ran(run(project, "dvc", "repro", "ablation/dvc.yaml")) == []
 
 
+def test_a_number_of_jobs_that_is_none_runs_nothing(project: Path) -> None:
+    output = run(project, "ablation/run", "two", fails=True)
+    assert output.strip() == "error: JOBS is 'two'; expected how many cells run side by side, such as 2"
+
+
 def test_a_cell_that_is_killed_goes_on_and_ends_with_the_same_bytes(project: Path) -> None:
     change(project, checkpoint_seconds=0)
     cell = project / CELLS / "trt-1.json"

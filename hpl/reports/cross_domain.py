@@ -1,22 +1,24 @@
 """The cross-domain matrix of several runs, as Markdown: `python -m hpl.reports.cross_domain cuhk icfg rstp`.
 
-A run is a DVC experiment, branch or commit: what it was trained on stands in its params.yaml, what it was tested on in its
-reports/metrics.json. Runs of the same training sets, such as other seeds, make one row.
+A run is a DVC experiment, branch or commit: what it was trained on, and how, stands in its params.yaml, what it was tested on in its
+reports/metrics.json. Runs that differ in nothing but their seed make one row.
 """
 
 import sys
+from pathlib import Path
 
 import dvc.api
 import numpy as np
 from dvc.exceptions import DvcException
 from dvc.scm import RevError
 
-from hpl.config import Data
 from hpl.files import HplError, run_stage
 from hpl.reports.content import Table, markdown
+from hpl.reports.labels import settings_words
+from hpl.reports.pull_request import METRICS, PARAMS, flat
 
-METRICS, PARAMS = "reports/metrics.json", "params.yaml"
 TASKS = {"t2i": "Text to image", "i2i": "Image to image"}
+METHOD = ("tasks", "model", "prompt", "loss")  # with the profile, but for its data, what makes two runs the same method
 
 
 def cross_domain(revisions: list[str]) -> str:
@@ -25,57 +27,75 @@ def cross_domain(revisions: list[str]) -> str:
     Raises:
         HplError: DVC knows no such revision, or it holds no figures of an evaluation.
     """
-    runs: dict[str, list[dict]] = {}
-    within: dict[str, list[str]] = {}
+    rows: list[dict] = []
     for revision in revisions:
-        trained, figures = _read(revision)
-        label = " + ".join(trained)
-        within[label] = trained
-        runs.setdefault(label, []).append(figures)
+        run = _read(revision)
+        row = next((row for row in rows if all(row[key] == run[key] for key in ("trained", "settings", "method"))), None)
+        if row is None:
+            rows.append(run)
+        elif run["runs"][0] not in row["runs"]:  # a run that is named twice counts once
+            row["runs"] += run["runs"]
     parts = []
     for task, title in TASKS.items():
-        sets = list(dict.fromkeys(name for each in runs.values() for figures in each for name, own in figures if own == task))
-        if sets:
-            rows = [
-                [
-                    label,
-                    str(len(each)),
-                    *(_cell([figures.get((name, task)) for figures in each], name in within[label]) for name in sets),
-                ]
-                for label, each in runs.items()
-            ]
-            parts.append(markdown(Table(["trained on", "runs", *sets], rows, f"{title}: R1 / mAP, percent, by what was tested")))
-    return (
-        "\n\n".join([*parts, "† The model was trained on this set too. With several runs: mean ± sample standard deviation."])
-        + "\n"
-    )
+        names = list(dict.fromkeys(name for row in rows for run in row["runs"] for name, own in run if own == task))
+        if names:
+            lines = [[_label(row, rows), str(len(row["runs"])), *(_cell(row, name, task) for name in names)] for row in rows]
+            parts.append(
+                markdown(Table(["trained on", "runs", *names], lines, f"{title}: R1 / mAP, percent, by what was tested"))
+            )
+    notes = "\u2020 The model was trained on this set too. One run: in brackets 95 % of bootstrap samples of the test people. Several: mean \u00b1 sample "
+    return "\n\n".join([*parts, f"{notes}standard deviation over runs that differ in their seed alone."]) + "\n"
 
 
-def _read(revision: str) -> tuple[list[str], dict[tuple[str, str], dict]]:
-    """Names of the training sets, and the figures by set and task."""
+def _read(revision: str) -> dict:
+    """A run: names of its training sets, words for its settings, its method (flat), and its figures by set and task."""
     try:
         metrics = dvc.api.metrics_show(METRICS, rev=revision)
         params = dvc.api.params_show(PARAMS, rev=revision)
-    except (DvcException, RevError) as error:
-        raise HplError(f"{revision}: {error}; expected a commit, a branch or an experiment (`dvc exp show`)") from None
+    except (DvcException, RevError, OSError, ValueError) as error:
+        raise HplError(f"{revision}: {error}; expected a commit, branch or experiment (`dvc exp show`) with {METRICS}") from None
     if not metrics.get("datasets"):
         raise HplError(f"{revision}: its {METRICS} does not say which sets were tested; run its evaluate stage again")
     figures = {(name, task): metrics[task] for task, name in metrics["datasets"].items()}
     figures |= {(name, task): values for name, tasks in metrics.get("others", {}).items() for task, values in tasks.items()}
-    sources = Data.model_validate(params["profiles"][params["profile"]]["data"]).datasets
-    return [source.label for source in sources if "train" in source.use], figures
+    try:
+        profile = params["profiles"][params["profile"]]
+        sets = profile["data"]["datasets"]
+        trained = [each.get("name") or Path(each["folder"]).name for each in sets if "train" in each["use"]]
+    except (KeyError, TypeError, AttributeError):
+        raise HplError(f"{revision}: its {PARAMS} has no profile with data.datasets; expected one of this project") from None
+    method = {key: params[key] for key in METHOD if key in params} | {
+        key: value for key, value in profile.items() if key != "data"
+    }
+    return {
+        "trained": trained,
+        "settings": settings_words(metrics.get("settings", {})),
+        "method": flat(method),
+        "runs": [figures],
+    }
 
 
-def _cell(figures: list[dict | None], trained: bool) -> str:
-    found = [each for each in figures if each]
+def _label(row: dict, rows: list[dict]) -> str:
+    """What was trained on, and how if that is not as in the first row of the same sets."""
+    first = next(other for other in rows if other["trained"] == row["trained"])["method"]
+    keys = sorted(key for key in first.keys() | row["method"].keys() if first.get(key) != row["method"].get(key))
+    changed = "".join(f", {key}: {row['method'].get(key, '-')}" for key in keys)
+    return " + ".join(row["trained"]) + row["settings"] + changed
+
+
+def _cell(row: dict, name: str, task: str) -> str:
+    found = [run[name, task] for run in row["runs"] if (name, task) in run]
     if not found:
         return "-"
     shown = []
-    for name in ("rank1", "mAP"):
-        values = [each[name] for each in found]
-        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    for figure in ("rank1", "mAP"):
+        values = [each[figure] for each in found]
+        low, high = (found[0].get(f"{figure}_ci_{end}") for end in ("low", "high"))
+        spread = (
+            f" \u00b1 {np.std(values, ddof=1):.2f}" if len(values) > 1 else f" ({low:.1f}-{high:.1f})" if low is not None else ""
+        )
         shown.append(f"{np.mean(values):.2f}{spread}")
-    return " / ".join(shown) + " †" * trained
+    return " / ".join(shown) + " \u2020" * (name in row["trained"])
 
 
 def _main() -> None:

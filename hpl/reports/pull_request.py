@@ -5,14 +5,16 @@ Compares reports/metrics.json and params.yaml of the working tree with those of 
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
-from hpl.files import HplError, read_json, run_stage
-from hpl.reports.labels import FIGURES, signed
+from hpl.files import HplError, run_stage
+from hpl.reports.labels import FIGURES, settings_words, signed
 
 METRICS, PARAMS = "reports/metrics.json", "params.yaml"
 PICTURES = {
@@ -27,6 +29,7 @@ ROWS = {  # where the figures of the table stand in METRICS -> each with its lab
     "open_set.t2i": {"detection_rate": "Strangers T2I, found"},
     "open_set.i2i": {"detection_rate": "Strangers I2I, found"},
 }
+TASK_OF = {"composed.both": "t2i", "open_set.t2i": "t2i", "open_set.i2i": "i2i"}  # of the other rows it is their name
 COUNTS = ("num_queries", "num_known", "num_unknown")
 
 
@@ -46,17 +49,32 @@ def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = 
         raise HplError(
             f"{base}: git knows no such revision here; expected one that was fetched (shallow clone: git fetch --unshallow)"
         )
-    old_metrics = json.loads(_git(root, "show", f"{base}:./{METRICS}") or "{}")
-    new_metrics = read_json(root / METRICS)
+    old_metrics = _parse(_git(root, "show", f"{base}:./{METRICS}") or "{}", json.loads, f"{METRICS} of {base}")
+    new_metrics = _parse((root / METRICS).read_text(encoding="utf-8"), json.loads, METRICS) if (root / METRICS).is_file() else {}
+    if not new_metrics:
+        raise HplError(f"{METRICS}: there are no figures; expected those of `dvc repro`")
     yaml = YAML(typ="safe", pure=True)
-    old_params = yaml.load(_git(root, "show", f"{base}:./{PARAMS}") or "{}")
-    new_params = yaml.load((root / PARAMS).read_text(encoding="utf-8"))
-    sections = [f"### Against `{base}` ({found.strip()})", results_table(old_metrics, new_metrics)]
+    old_params = _parse(_git(root, "show", f"{base}:./{PARAMS}") or "{}", yaml.load, f"{PARAMS} of {base}")
+    new_params = _parse((root / PARAMS).read_text(encoding="utf-8"), yaml.load, PARAMS)
+    changed = changes(old_params, new_params)
+    of_data = re.compile(rf"profile$|synthetic\.|preprocess\.|profiles\.{re.escape(str(new_params.get('profile')))}\.data\.")
+    same_data = not any(of_data.match(key) for key in changed)
+    sections = [f"### Against `{base}` ({found.strip()})", results_table(old_metrics, new_metrics, same_data)]
     if not old_metrics:
         sections.append(f"`{base}` holds no {METRICS}.")
+    elif not same_data:
+        sections.append("Parameters of the data changed, and with them perhaps the test set: no change is judged.")
+    sections.append(
+        "In brackets: 95 % intervals over the test people. Another training seed, or another kind of processor, moves figures too."
+        + (
+            f" Neither code nor parameters differ from `{base}`: what changed is of the machine."
+            if _same_code(root, base)
+            else ""
+        )
+    )
     shown = {f"{place}.{name}" for place, labels in ROWS.items() for name in labels}
     others = {key: change for key, change in changes(old_metrics, new_metrics).items() if key not in shown and "_ci_" not in key}
-    sections.append("**Parameters.** " + (_change_table(changes(old_params, new_params)) or "None changed."))
+    sections.append("**Parameters.** " + (_change_table(changed) or "None changed."))
     if old_metrics and others:
         sections.append(
             f"<details><summary>Other figures that changed</summary>\n\n{_change_table(others).strip()}\n\n</details>"
@@ -68,25 +86,33 @@ def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = 
     return "\n\n".join(sections) + "\n"
 
 
-def results_table(old: dict, new: dict) -> str:
+def results_table(old: dict, new: dict, same_data: bool = True) -> str:
     """The figures of ROWS before and after, in percent, with their 95 % intervals where there are such.
 
-    A change lies within the interval if the old figure is inside that of the new one, or the new one inside that of the old. It is
-    not judged where the number of queries differs; a line below the table says so.
+    A change lies within the interval if the old figure is inside that of the new one, or the new one inside that of the old. It is not
+    judged without `same_data`, or where the data set, the number of queries or the settings of the evaluation differ; a line below
+    the table says so.
     """
-    lines, notes = ["| percent | before | now | change |", "|---|---:|---:|---|"], []
+    before_words, words = (settings_words(metrics.get("settings", {})) for metrics in (old, new))
+    lines, notes = [f"| percent{words} | before | now | change |", "|---|---:|---:|---|"], []
+    if old and before_words != words:
+        kinds = [each.removeprefix(", ") or "by the plain protocol" for each in (before_words, words)]
+        notes.append(f"Evaluated {kinds[0]} before, {kinds[1]} now: the figures are not comparable.")
     for place, labels in ROWS.items():
         before, now = _at(old, place), _at(new, place)
-        differ = [
+        sets = [metrics.get("datasets", {}).get(TASK_OF.get(place, place)) for metrics in (old, new)]
+        differ = [f"it was {sets[0]}, is {sets[1]}"] if None not in sets and sets[0] != sets[1] else []
+        differ += [
             f"{count} was {before[count]}, is {now[count]}"
             for count in COUNTS
             if count in before and count in now and before[count] != now[count]
         ]
         if differ:
             notes.append(f"`{place}`: the test set differs ({'; '.join(differ)}); the figures are not comparable as they stand.")
+        comparable = same_data and not differ and before_words == words
         for name, label in labels.items():
             if name in before or name in now:
-                cells = _with_interval(before, name), _with_interval(now, name), _judge(before, now, name, not differ)
+                cells = _with_interval(before, name), _with_interval(now, name), _judge(before, now, name, comparable)
                 lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)
 
@@ -126,16 +152,17 @@ def _judge(before: dict, now: dict, name: str, comparable: bool) -> str:
 
 def changes(old: dict, new: dict) -> dict[str, tuple[str, str]]:
     """Dotted key -> what it was and is, of all that differ; "-" where there is no such key."""
-    before, now = _flat(old), _flat(new)
+    before, now = flat(old), flat(new)
     keys = [*now, *(key for key in before if key not in now)]
     return {key: (before.get(key, "-"), now.get(key, "-")) for key in keys if before.get(key) != now.get(key)}
 
 
-def _flat(content: dict, prefix: str = "") -> dict[str, str]:
+def flat(content: dict, prefix: str = "") -> dict[str, str]:
+    """Dotted key -> value as JSON."""
     found = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:
-            found |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = json.dumps(value, ensure_ascii=False, default=str)
     return found
@@ -156,6 +183,24 @@ def _pictures(root: Path, repository: str, sha: str) -> list[str]:
         held = [name for name in PICTURES if _git(root, "cat-file", "-e", f"{sha}:./{name}") is not None]
         return [f"![{PICTURES[name]}](https://raw.githubusercontent.com/{repository}/{sha}/{name})" for name in held]
     return [f"![{title}]({name})" for name, title in PICTURES.items() if (root / name).is_file()]
+
+
+def _same_code(root: Path, base: str) -> bool:
+    """Whether what a run depends on is as in `base`, but for its data."""
+    return (
+        _git(root, "diff", "--quiet", base, "--", "hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt")
+        is not None
+    )
+
+
+def _parse(text: str, parse: Callable[[str], object], what: str) -> dict:
+    try:
+        content = parse(text)
+    except (ValueError, YAMLError) as error:
+        raise HplError(f"{what}: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise HplError(f"{what}: holds {type(content).__name__}; expected names with values")
+    return content
 
 
 def _git(root: Path, *command: str) -> str | None:

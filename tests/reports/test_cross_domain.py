@@ -14,14 +14,14 @@ from tests.reports.test_pull_request import git
 T2I, I2I = {"rank1": 50.0, "mAP": 40.0}, {"rank1": 90.0, "mAP": 80.0}
 
 
-def commit(folder: Path, branch: str, trained: list[str], metrics: dict) -> None:
+def commit(folder: Path, branch: str, trained: list[str], metrics: dict, **params: object) -> None:
     """A run as it lies in git: its parameters, and the figures of the sets that it was tested on."""
     names = {"CUHK-PEDES": "cuhk-pedes", "ICFG-PEDES": "icfg-pedes", "Market-1501": "market-1501"}
     datasets = [
         {"format": kind, "folder": name, "use": ["train", "test"] if name in trained else ["test"]}
         for name, kind in names.items()
     ]
-    params = {"profile": "x", "profiles": {"x": {"data": {"datasets": datasets, "val_share": 0.0}}}}
+    params |= {"profile": "x", "profiles": {"x": {"data": {"datasets": datasets, "val_share": 0.0}}}}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     (folder / "reports").mkdir(exist_ok=True)
     (folder / "reports/metrics.json").write_text(json.dumps(metrics))
@@ -44,6 +44,16 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         )
     commit(folder, "icfg", ["ICFG-PEDES"], {"datasets": {"t2i": "CUHK-PEDES"}, "t2i": {"rank1": 1.0, "mAP": 2.0}})
     commit(folder, "old", ["ICFG-PEDES"], {"t2i": T2I})
+    ranked = {
+        "datasets": {"t2i": "CUHK-PEDES"},
+        "t2i": T2I | {"rank1_ci_low": 44.0, "rank1_ci_high": 55.0},
+        "settings": {"rerank": 1},
+    }
+    commit(folder, "ranked", ["ICFG-PEDES"], ranked)
+    commit(folder, "weight", ["ICFG-PEDES"], {"datasets": {"t2i": "CUHK-PEDES"}, "t2i": T2I}, loss={"prompt_reg": 0.5})
+    git(folder, "checkout", "-q", "-b", "broken")
+    (folder / "params.yaml").write_text("profile: none\nprofiles: {}\n")
+    git(folder, "commit", "-qam", "no profile")
     return folder
 
 
@@ -62,7 +72,23 @@ def test_rows_are_what_was_trained_on_and_columns_what_was_tested(repository: Pa
     ]
 
 
-@pytest.mark.parametrize("revision, complaint", [("nowhere", "nowhere: .*expected a commit"), ("old", "old: .*run its evaluate")])
+def test_other_methods_and_settings_are_rows_of_their_own_and_a_run_named_twice_counts_once(repository: Path) -> None:
+    lines = cross_domain(["icfg", "ranked", "weight", "icfg"]).splitlines()
+    assert [line for line in lines if line.startswith("| ICFG")] == [
+        "| ICFG-PEDES | 1 | 1.00 / 2.00 |",
+        "| ICFG-PEDES, re-ranked | 1 | 50.00 (44.0-55.0) / 40.00 |",
+        "| ICFG-PEDES, loss.prompt\\_reg: 0.5 | 1 | 50.00 / 40.00 |",
+    ]
+
+
+@pytest.mark.parametrize(
+    "revision, complaint",
+    [
+        ("nowhere", "nowhere: .*expected a commit"),
+        ("old", "old: .*run its evaluate"),
+        ("broken", "broken: its params.yaml has no profile"),
+    ],
+)
 def test_a_run_that_cannot_be_read_is_named(repository: Path, revision: str, complaint: str) -> None:
     with pytest.raises(HplError, match=complaint):
         cross_domain(["icfg", revision])

@@ -71,6 +71,19 @@ def test_no_difference_is_judged_on_another_test_set() -> None:
     assert "differs" not in results_table({"t2i": OLD}, {"t2i": NEW | {"num_queries": 520}})
 
 
+def test_no_difference_is_judged_by_other_settings_or_on_another_data_set() -> None:
+    old, new = {"t2i": OLD, "datasets": {"t2i": "A"}}, {"t2i": NEW, "datasets": {"t2i": "A"}}
+    ranked = {"settings": {"rerank": 1}}
+    text = results_table(old, new | ranked)
+    assert text.startswith("| percent, re-ranked |") and "interval" not in text
+    assert text.endswith("Evaluated by the plain protocol before, re-ranked now: the figures are not comparable.")
+    text = results_table(old | ranked, new | ranked)
+    assert text.startswith("| percent, re-ranked |") and "within the interval" in text and "not comparable" not in text
+    text = results_table(old, new | {"datasets": {"t2i": "B"}})
+    assert "`t2i`: the test set differs (it was A, is B)" in text and "interval" not in text
+    assert "interval" not in results_table(old, new, same_data=False)
+
+
 def test_composed_queries_and_strangers_are_rows_of_the_table() -> None:
     old = {"composed": {"both": {"rank1": 60.0}}, "open_set": {"t2i": {"detection_rate": 12.0, "num_known": 9}, "i2i": {}}}
     new = {
@@ -106,6 +119,34 @@ def test_the_comment_has_figures_parameters_and_pictures(repository: Path) -> No
     assert "`seed`" not in text and "_ci_" not in text
     assert text.count("![") == 1 and "![Loss curves](reports/figures/curves_train.png)" in text
     assert "None changed" in compare("HEAD", repository)
+
+
+def test_what_data_and_machine_may_have_changed_is_said(repository: Path) -> None:
+    assert "Neither code nor parameters differ from `HEAD`" in compare("HEAD", repository)
+    assert "Neither code" not in compare("main~1", repository) and "95 % intervals over the test people" in compare(
+        "HEAD", repository
+    )
+    write(repository, {"t2i": OLD}, "seed: 0\nloss: {prompt_reg: 0.5}\ntasks: [t2i]\nsynthetic: {distractors: 500}\n")
+    text = compare("HEAD", repository)
+    assert "Parameters of the data changed" in text and "within the" not in text and "**beyond" not in text
+
+
+@pytest.mark.parametrize(
+    "file, content, complaint",
+    [
+        ("reports/metrics.json", "<<<<<<< HEAD", "reports/metrics.json: Expecting value"),
+        ("reports/metrics.json", "[1]", "reports/metrics.json: holds list; expected names with values"),
+        ("params.yaml", "a: [", "params.yaml: .*line 1"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(repository: Path, file: str, content: str, complaint: str) -> None:
+    (repository / file).write_text(content)
+    with pytest.raises(HplError, match=complaint):
+        compare("HEAD", repository)
+    git(repository, "commit", "-qam", "broken")
+    git(repository, "checkout", "-q", "HEAD~1", "--", file)
+    with pytest.raises(HplError, match=complaint.replace(":", " of HEAD:", 1)):
+        compare("HEAD", repository)
 
 
 def test_on_github_pictures_are_linked_at_the_commit_that_holds_them(repository: Path) -> None:
@@ -160,4 +201,18 @@ def test_the_workflow_calls_what_exists_with_few_rights() -> None:
     assert {"test", "repro", "pr-comment"} <= called <= targets
     assert commands.index("make test") < commands.index("make repro") < commands.index("dvc gc --workspace")
     assert "${{" not in commands  # what a stranger may name reaches the shell as a variable
-    assert "--edit-last --create-if-none" in commands
+
+
+@pytest.mark.parametrize("own, call", [("", "POST repos/o/r/issues/5/comments"), ("77", "PATCH repos/o/r/issues/comments/77")])
+def test_the_workflow_keeps_one_comment(tmp_path: Path, own: str, call: str) -> None:
+    """Its last step, with a gh that notes what it is asked."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/hpl.yml").read_text())
+    gh = tmp_path / "gh"
+    gh.write_text(f'#!/bin/sh\necho "$*" >>"{tmp_path}/asked"\ncase "$*" in *--jq*) echo {own} ;; esac\n')
+    gh.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "GITHUB_REPOSITORY": "o/r", "NUMBER": "5", **workflow["env"]}
+    script = workflow["jobs"]["figures"]["steps"][-1]["run"]
+    subprocess.run(["bash", "-e", "-c", script], env=environment, check=True)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert len(asked) == 2 and workflow["env"]["MARK"] in asked[0]
+    assert call in asked[1] and asked[1].endswith("-F body=@comment.md")
