@@ -44,7 +44,7 @@ def test_a_row_that_fails_loses_no_other_and_reruns_alone_when_it_is_mended(proj
     assert output.count("non-finite loss") == 2 and "Traceback" not in output
     assert sorted(file.name for file in (project / CELLS).glob("*.json")) == ["trt-0.json", "trt-1.json"]
     page = (project / "reports/ablation/README.md").read_text()
-    assert "2 of 4 cells" in page and "Missing, and left out of every number: hpl_cmpr, seeds 0, 1." in page
+    assert "- Cells: 2 of 4" in page and "- Missing, and left out of every number: hpl\\_cmpr, seeds 0, 1" in page
     cell = json.loads((project / CELLS / "trt-1.json").read_text())
     assert cell["changes"] == {"prompt.enabled": False} and cell["seed"] == 1 and cell["steps"] > 0
     assert set(cell["metrics"]) == {"t2i", "i2i"}
@@ -54,7 +54,7 @@ def test_a_row_that_fails_loses_no_other_and_reruns_alone_when_it_is_mended(proj
     assert ran(output) == [f"ablation/dvc.yaml:{name}" for name in ("ablate@hpl_cmpr-0", "ablate@hpl_cmpr-1", "ablation_report")]
     assert "cache pictures" not in output  # the stage I of the failed cells is used again
     page = (project / "reports/ablation/README.md").read_text()
-    assert "4 of 4 cells" in page and "Missing" not in page
+    assert "- Cells: 4 of 4" in page and "Missing" not in page
     assert ran(run(project, "dvc", "repro", "ablation/dvc.yaml")) == []
 
 
