@@ -10,7 +10,7 @@ PYTHON ?= python3
 JOBS ?= 1
 BASE ?= origin/main
 # Columns of `dvc exp show` that would bury the others: code, data, intervals, counts, lesser figures. No parameter is among them.
-CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
+CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro test test-all check exp experiments ablation cross-domain pr-comment chromium

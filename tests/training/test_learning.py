@@ -20,6 +20,7 @@ from hpl.prompts.features import FeatureCache
 from hpl.prompts.parts import PromptParts
 from hpl.training import train as stage_two
 from hpl.training.model import HPL
+from tests.conftest import with_profile
 from tests.toy import PIDS, SIZE, Tables
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
@@ -180,19 +181,10 @@ def run(
         parts.identity_prompts.normal_()
     routed = PARAMS.model.model_copy(update=model or {})
     start = HPL(deepcopy(clip), routed, len(PIDS), deepcopy(parts), seed=0)
-    end, *_ = stage_two.train(
-        clip,
-        parts,
-        Tables(folder),
-        folder,
-        model=routed,
-        loss=PARAMS.loss.model_copy(update=loss),
-        tasks=tasks,
-        options=options,
-        size=SIZE,
-        seed=0,
-        device=CPU,
+    params = with_profile(PARAMS, train=options, input=SIZE).model_copy(
+        update={"model": routed, "loss": PARAMS.loss.model_copy(update=loss), "tasks": tasks}
     )
+    end, *_ = stage_two.train(clip, parts, Tables(folder), folder, params, CPU)
     return start, end
 
 
