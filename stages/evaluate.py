@@ -12,7 +12,7 @@ from hpl.backbones.trained import load_trained
 from hpl.backbones.weights import load_backbone
 from hpl.batches.attention import explain
 from hpl.batches.checkpoint import Checkpoint, work_key
-from hpl.batches.reported import choose_tokens, describe_settings, evaluate_encoded, evaluate_histograms, gains
+from hpl.batches.reported import choose_tokens, describe_settings, evaluate_encoded, evaluate_histograms, gains, score_encoded
 from hpl.batches.retrieval import encode_test_sets
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage, write_json
@@ -35,7 +35,7 @@ def main() -> None:
         maps = explain(images, texts, tables, profile.input, device)
         if rank():
             return  # the first process compares and writes
-        zero_shot, found_before = evaluate_encoded(before, profile.evaluate)
+        zero_shot, found_before = score_encoded(before, profile.evaluate)
         figures, found = evaluate_encoded(encoded, profile.evaluate)
         figures["gain_over_zero_shot"] = gains(found, found_before)
         floors = evaluate_histograms(tables, profile.input)
@@ -47,7 +47,6 @@ def main() -> None:
             write_json(folder / "settings.json", describe_settings(profile.evaluate))
             write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
             np.savez(folder / "attention.npz", **maps)
-        zero_shot = {name: zero_shot[name] for name in ("t2i", "i2i", "others") if name in zero_shot}
         write_json(baselines, {"zero_shot": zero_shot, **{floor: histogram for floor, (histogram, _) in floors.items()}})
         write_json(metrics, figures)
 

@@ -7,6 +7,7 @@ import pytest
 
 from hpl.config import load_params
 from hpl.reports.page import result_table
+from hpl.reports.pull_request import flat
 from tests.imports import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -61,12 +62,3 @@ def test_the_table_of_experiments_has_the_main_figures_and_every_parameter() -> 
     assert not [name for name in flat(load_params(ROOT / "params.yaml").model_dump()) if clutter.match(name)]
     for name in ("Created", "hpl/config.py", "data/model", "reports/metrics.json", "stages/train.py", "composed.both.mAP_ci_low"):
         assert clutter.match(name), name
-
-
-def flat(content: dict, prefix: str = "") -> set[str]:
-    """Dotted names of all values."""
-    return {
-        name
-        for key, value in content.items()
-        for name in (flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"})
-    }

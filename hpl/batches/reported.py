@@ -10,6 +10,7 @@ from hpl.evaluation.composed import evaluate_composed
 from hpl.evaluation.examine import examine
 from hpl.evaluation.histogram import VARIANTS, colour_histograms
 from hpl.evaluation.intervals import bootstrap_gain, bootstrap_intervals
+from hpl.evaluation.metrics import Rule, score_blocks
 from hpl.evaluation.protocols import evaluate_i2i, rounded, task_figures
 from hpl.evaluation.similarity import unit
 from hpl.manifests.pictures import read_pictures
@@ -38,8 +39,6 @@ def evaluate_encoded(encoded: list[Encoded], options: Evaluate) -> tuple[dict, d
             queries, gallery = test.parts(task)
             blocks, rule = compare(each, task, options)
             examined = examine(blocks, rule, gallery["image_id"].to_numpy(), options.rank_list_length)
-            values = task_figures(task, examined.scores)
-            values |= bootstrap_intervals(examined.scores, rule.query_pids, rsum=task == "t2i")
             if not any(task in others for others in figures.values()):
                 headline["datasets"][task] = test.name
                 if examined.open_set:
@@ -47,29 +46,62 @@ def evaluate_encoded(encoded: list[Encoded], options: Evaluate) -> tuple[dict, d
                 if task == "t2i":
                     composed = evaluate_composed(each.text, each.t2i, each.i2i, queries, test.images, options.composed_weight)
                     headline["composed"] = {kind: rounded(scores) for kind, scores in composed.items()}
-            figures.setdefault(test.name, {})[task] = rounded(values)
+            figures.setdefault(test.name, {})[task] = _with_intervals(task, examined.scores, rule)
 
-            key, column = ("caption_id", "caption_id") if task == "t2i" else ("query_image_id", "image_id")
-            ids = queries[column].to_numpy()
+            key, ids = _query_ids(task, queries)
             lists = examined.lists.assign(**{key: ids[examined.lists["query"]], "dataset": test.name})
             found.setdefault(f"rank_lists_{task}", []).append(lists[["dataset", key, "rank", "image_id", "similarity", "match"]])
-            camid = queries["camid"].to_numpy() if task == "i2i" else np.full(len(queries), NO_CAMERA)
-            who = pd.DataFrame({"dataset": test.name, key: ids, "pid": rule.query_pids, "camid": camid})
-            found.setdefault(f"scores_{task}", []).append(pd.concat([who, examined.scores], axis=1))
+            found.setdefault(f"scores_{task}", []).append(_scores_table(test.name, task, queries, examined.scores))
             bins = examined.similarities
             bins.insert(0, "dataset", test.name)
             bins.insert(0, "task", task)
             found.setdefault("similarities", []).append(bins)
     settings = {"settings": {name: 1 for name in ("rerank", "flip") if getattr(options, name)}}
     metrics = gather(figures) | {name: values for name, values in (headline | settings).items() if values}
-    return metrics, {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+    return metrics, _joined(found)
+
+
+def score_encoded(encoded: list[Encoded], options: Evaluate) -> tuple[dict, dict[str, pd.DataFrame]]:
+    """`gather`'s figures of a model with bootstrap intervals, and the tables scores_t2i and scores_i2i: what a model to compare with needs."""
+    figures: dict[str, dict[str, dict]] = {}
+    found: dict[str, list[pd.DataFrame]] = {}
+    for each in encoded:
+        for task in each.test.tasks:
+            blocks, rule = compare(each, task, options)
+            scores = score_blocks(blocks, rule)
+            figures.setdefault(each.test.name, {})[task] = _with_intervals(task, scores, rule)
+            queries, _ = each.test.parts(task)
+            found.setdefault(f"scores_{task}", []).append(_scores_table(each.test.name, task, queries, scores))
+    return gather(figures), _joined(found)
+
+
+def _with_intervals(task: str, scores: pd.DataFrame, rule: Rule) -> dict[str, float]:
+    return rounded(task_figures(task, scores) | bootstrap_intervals(scores, rule.query_pids, rsum=task == "t2i"))
+
+
+def _query_ids(task: str, queries: pd.DataFrame) -> tuple[str, np.ndarray]:
+    """What the column of a task's queries is called in the tables, and what stands in it."""
+    key, column = ("caption_id", "caption_id") if task == "t2i" else ("query_image_id", "image_id")
+    return key, queries[column].to_numpy()
+
+
+def _scores_table(name: str, task: str, queries: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Scores of a data set's queries, and who they are."""
+    key, ids = _query_ids(task, queries)
+    camid = queries["camid"].to_numpy() if task == "i2i" else np.full(len(queries), NO_CAMERA)
+    who = pd.DataFrame({"dataset": name, key: ids, "pid": queries["pid"].to_numpy(), "camid": camid})
+    return pd.concat([who, scores], axis=1)
+
+
+def _joined(found: dict[str, list[pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
 
 
 def gains(found: dict[str, pd.DataFrame], reference: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
     """What a model has more than another in rank1 and mAP, on the first set of each task, with paired intervals.
 
     Args:
-        found, reference: the tables that `evaluate_encoded` returns for both, of the same sets.
+        found, reference: the tables that `evaluate_encoded` or `score_encoded` returns for them, of the same sets.
     """
     gained = {}
     for task in ("t2i", "i2i"):

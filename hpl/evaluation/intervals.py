@@ -35,7 +35,7 @@ def bootstrap_intervals(scores: pd.DataFrame, pids: np.ndarray, rsum: bool = Fal
         pids: of the queries.
 
     Returns:
-        rank1_ci_low, rank1_ci_high, mAP_ci_low, mAP_ci_high in percent. With one person alone both ends are the figure.
+        rank1_ci_low, rank1_ci_high, mAP_ci_low, mAP_ci_high in percent, and of rsum. With one person alone both ends are the figure.
     """
     found = (scores["num_matches"] > 0).to_numpy()
     values = _values(scores[found])

@@ -14,7 +14,7 @@ from dvc.scm import RevError
 
 from hpl.files import HplError, run_stage
 from hpl.reports.content import Table, markdown
-from hpl.reports.labels import settings_words
+from hpl.reports.labels import settings_words, with_interval
 from hpl.reports.pull_request import METRICS, PARAMS, flat
 
 TASKS = {"t2i": "Text to image", "i2i": "Image to image"}
@@ -87,14 +87,12 @@ def _cell(row: dict, name: str, task: str) -> str:
     found = [run[name, task] for run in row["runs"] if (name, task) in run]
     if not found:
         return "-"
-    shown = []
-    for figure in ("rank1", "mAP"):
-        values = [each[figure] for each in found]
-        low, high = (found[0].get(f"{figure}_ci_{end}") for end in ("low", "high"))
-        spread = (
-            f" \u00b1 {np.std(values, ddof=1):.2f}" if len(values) > 1 else f" ({low:.1f}-{high:.1f})" if low is not None else ""
-        )
-        shown.append(f"{np.mean(values):.2f}{spread}")
+    names = ("rank1", "mAP")
+    if len(found) == 1:
+        shown = [with_interval(found[0], figure) for figure in names]
+    else:
+        values = [[each[figure] for each in found] for figure in names]
+        shown = [f"{np.mean(each):.2f} \u00b1 {np.std(each, ddof=1):.2f}" for each in values]
     return " / ".join(shown) + " \u2020" * (name in row["trained"])
 
 

@@ -12,7 +12,7 @@ from hpl.reports.content import Facts, Figure, Section, Table, html_page, markdo
 from hpl.reports.data_audit import counts_table, links_sentence
 from hpl.reports.figures import draw_curves
 from hpl.reports.findings import TASKS, attention, by_attribute, by_camera, projection, rank_lists, similarities
-from hpl.reports.labels import FIGURES, settings_words, signed
+from hpl.reports.labels import FIGURES, interval_of, settings_words, signed, with_interval
 from hpl.reports.retrieval_figures import draw_contact_sheet
 
 QUERIES = {"t2i": "captions", "i2i": "pictures"}
@@ -117,17 +117,12 @@ def result_table(metrics: dict, baselines: dict) -> str:
 
 
 def _cells(figures: dict, names: Iterable[str]) -> list[str]:
-    cells = []
-    for name in names:
-        ends = [figures.get(f"{name}_ci_{end}") for end in ("low", "high")]
-        interval = f" ({ends[0]:.1f}-{ends[1]:.1f})" if None not in ends else ""
-        cells.append(f"{figures[name]:.2f}{interval}")
-    return cells
+    return [with_interval(figures, name) for name in names]
 
 
 def _gain(figures: dict, name: str) -> str:
     """A difference in points of percent, with its interval."""
-    low, high = (signed(figures[f"{name}_ci_{end}"], 1) for end in ("low", "high"))
+    low, high = (signed(end, 1) for end in interval_of(figures, name))
     return f"{signed(figures[name])} ({low} to {high})"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ruamel.yaml import YAML, YAMLError
 
 from hpl.files import HplError, run_stage
-from hpl.reports.labels import FIGURES, settings_words, signed
+from hpl.reports.labels import FIGURES, interval_of, settings_words, signed
 
 METRICS, PARAMS = "reports/metrics.json", "params.yaml"
 PICTURES = {
@@ -127,13 +127,8 @@ def _at(metrics: dict, place: str) -> dict:
 def _with_interval(figures: dict, name: str) -> str:
     if name not in figures:
         return "-"
-    interval = _interval(figures, name)
-    return f"{figures[name]:.2f}" + (f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
-
-
-def _interval(figures: dict, name: str) -> tuple[float, float] | None:
-    ends = [figures.get(f"{name}_ci_{end}") for end in ("low", "high")]
-    return None if None in ends else tuple(ends)
+    ends = interval_of(figures, name)
+    return f"{figures[name]:.2f}" + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
 
 
 def _judge(before: dict, now: dict, name: str, comparable: bool) -> str:
@@ -145,7 +140,7 @@ def _judge(before: dict, now: dict, name: str, comparable: bool) -> str:
     text = f"{'▲' if change > 0 else '▼'} {signed(change)}"
     if not comparable:
         return text
-    pairs = [(_interval(now, name), before[name]), (_interval(before, name), now[name])]
+    pairs = [(interval_of(now, name), before[name]), (interval_of(before, name), now[name])]
     judged = [interval[0] <= figure <= interval[1] for interval, figure in pairs if interval]
     return text + ("" if not judged else ", within the interval" if any(judged) else ", **beyond the interval**")
 

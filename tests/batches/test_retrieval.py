@@ -8,7 +8,7 @@ import torch
 from open_clip.model import CLIP
 
 from hpl.backbones.towers import ImageTower, TextTower
-from hpl.batches.reported import choose_tokens, describe_settings, evaluate_encoded, evaluate_histograms
+from hpl.batches.reported import choose_tokens, describe_settings, evaluate_encoded, evaluate_histograms, score_encoded
 from hpl.batches.retrieval import encode_test_sets, evaluate_towers, gather, read_test_sets
 from hpl.config import load_params
 from hpl.files import HplError
@@ -127,6 +127,9 @@ def test_all_that_the_report_reads(clip: CLIP, tmp_path: Path, monkeypatch: pyte
     encoded = encode_test_sets(*towers, tables, SIZE, OPTIONS, CPU)
     metrics, found = evaluate_encoded(encoded, OPTIONS)
     plain = evaluate_towers(*towers, tables, SIZE, OPTIONS, CPU)
+    figures, scored = score_encoded(encoded, OPTIONS)
+    assert figures == {task: metrics[task] for task in ("t2i", "i2i")}
+    assert list(scored) == ["scores_t2i", "scores_i2i"] and all(table.equals(found[name]) for name, table in scored.items())
     assert set(metrics) == {"t2i", "i2i", "datasets", "composed", "open_set"}
     assert metrics["datasets"] == dict.fromkeys(("t2i", "i2i"), encoded[0].test.name)
     for task in ("t2i", "i2i"):
