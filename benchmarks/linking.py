@@ -20,9 +20,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from hpl.config import load_params
-from hpl.manifests.examine import examine_picture
-from hpl.manifests.links import find_links
 from hpl.manifests.pictures import decode_bytes
+from hpl.readers.decoding import examine_picture
+from hpl.readers.links import find_links
 from hpl.synthetic import synthesize
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp"}

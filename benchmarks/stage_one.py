@@ -19,10 +19,9 @@ import open_clip
 import pandas as pd
 import torch
 
-from hpl.backbones.device import prepare_device
+from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
 from hpl.backbones.weights import build_clip, scratch_config
-from hpl.batches.text import tokenize
 from hpl.batches.transforms import normalise
 from hpl.config import Params, load_params
 from hpl.manifests.shards import ShardReader, ShardWriter
@@ -31,6 +30,7 @@ from hpl.prompts.construct import construct_losses
 from hpl.prompts.features import FeatureCache
 from hpl.prompts.parts import PromptParts
 from hpl.prompts.template import PromptEncoder
+from hpl.runtime.device import prepare_device
 
 WORDS = "a man in red jacket and blue jeans walks past the shop with his black bag while talking on the phone near some parked cars".split()
 

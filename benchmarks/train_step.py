@@ -31,7 +31,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.stage_one import clip_of
-from hpl.backbones.device import compile_blocks, prepare_device
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
 from hpl.batches.loading import Batch, TrainingPictures
 from hpl.batches.transforms import augment, normalise
@@ -44,6 +43,7 @@ from hpl.losses.triplet import batch_hard_triplet_loss
 from hpl.manifests.shards import ShardWriter
 from hpl.prompts import inversion
 from hpl.prompts.parts import PromptParts
+from hpl.runtime.device import compile_blocks, prepare_device
 from hpl.training.model import HPL
 
 END = 49407  # CLIP's end-of-text

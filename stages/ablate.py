@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
+from hpl.ablation.cells import run_cell
 from hpl.config import cell_params, load_params
 from hpl.files import kept_folder, run_stage, write_json
-from hpl.training.ablate import run_cell
 
 
 def main() -> None:

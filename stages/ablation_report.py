@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
+from hpl.ablation.page import write_ablation
+from hpl.ablation.tables import cells_of_other_parameters
 from hpl.config import load_params
 from hpl.files import run_stage
-from hpl.reports.ablation import cells_of_other_parameters
-from hpl.reports.ablation_page import write_ablation
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from hpl.batches.text import token_lengths
+from hpl.backbones.tokenizer import token_lengths
 from hpl.config import load_params
 from hpl.files import run_stage
 from hpl.manifests.tables import Manifests

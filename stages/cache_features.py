@@ -3,14 +3,14 @@
 import sys
 from pathlib import Path
 
-from hpl.backbones.device import prepare_device
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.weights import load_backbone
-from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
 from hpl.prompts.cache import cache_features
+from hpl.runtime.checkpoint import Checkpoint, work_key
+from hpl.runtime.device import prepare_device
 
 
 def main() -> None:

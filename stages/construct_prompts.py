@@ -3,15 +3,15 @@
 import sys
 from pathlib import Path
 
-from hpl.backbones.device import prepare_device
 from hpl.backbones.towers import TextTower, frozen_copy
 from hpl.backbones.weights import load_backbone
-from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage
 from hpl.prompts.construct import construct_prompts
 from hpl.prompts.features import FeatureCache
 from hpl.prompts.parts import save_parts
+from hpl.runtime.checkpoint import Checkpoint, work_key
+from hpl.runtime.device import prepare_device
 
 
 def main() -> None:

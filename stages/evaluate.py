@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from hpl.backbones.device import prepare_device
-from hpl.backbones.distributed import rank, run_processes
+from hpl.analysis.attention import explain
+from hpl.analysis.reported import choose_tokens, describe_settings, evaluate_encoded, evaluate_histograms, gains, score_encoded
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.trained import load_trained
 from hpl.backbones.weights import load_backbone
-from hpl.batches.attention import explain
-from hpl.batches.checkpoint import Checkpoint, work_key
-from hpl.batches.reported import choose_tokens, describe_settings, evaluate_encoded, evaluate_histograms, gains, score_encoded
-from hpl.batches.retrieval import encode_test_sets
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage, write_json
 from hpl.manifests.tables import Manifests
+from hpl.retrieval.test_sets import encode_test_sets
+from hpl.runtime.checkpoint import Checkpoint, work_key
+from hpl.runtime.device import prepare_device
+from hpl.runtime.distributed import rank, run_processes
 
 
 def main() -> None:

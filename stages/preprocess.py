@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hpl.config import load_params
 from hpl.files import kept_folder, run_stage
-from hpl.manifests.build import build_manifests
+from hpl.readers.build import build_manifests
 
 
 def main() -> None:

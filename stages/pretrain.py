@@ -3,13 +3,13 @@
 import sys
 from pathlib import Path
 
-from hpl.backbones.device import prepare_device
-from hpl.backbones.distributed import rank, run_processes
 from hpl.backbones.weights import create_backbone_with_account, save_backbone
-from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
+from hpl.runtime.checkpoint import Checkpoint, work_key
+from hpl.runtime.device import prepare_device
+from hpl.runtime.distributed import rank, run_processes
 from hpl.training.pretrain import pretrain
 
 

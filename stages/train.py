@@ -3,17 +3,17 @@
 import sys
 from pathlib import Path
 
-from hpl.backbones.device import prepare_device
-from hpl.backbones.distributed import rank, run_processes
-from hpl.backbones.provenance import provenance
 from hpl.backbones.towers import TextTower
 from hpl.backbones.trained import save_trained
 from hpl.backbones.weights import load_backbone
-from hpl.batches.checkpoint import Checkpoint, work_key
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import load_parts
+from hpl.runtime.checkpoint import Checkpoint, work_key
+from hpl.runtime.device import prepare_device
+from hpl.runtime.distributed import rank, run_processes
+from hpl.runtime.provenance import provenance
 from hpl.training.train import train
 
 # With num_processes, what dvc.yaml says this stage depends on.

@@ -11,10 +11,12 @@ from tests.imports import ROOT, all_imports, dependencies, direct_imports
 LEVELS = [
     ["files"],
     ["config"],
-    ["manifests", "losses", "evaluation", "backbones", "synthetic"],
-    ["batches", "reports"],
-    ["prompts"],
+    ["runtime", "manifests", "losses", "evaluation", "backbones", "synthetic"],
+    ["readers", "batches"],
+    ["retrieval", "reports"],
+    ["analysis", "prompts"],
     ["training"],
+    ["ablation"],
 ]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 ABLATION = yaml.safe_load((ROOT / "ablation" / "dvc.yaml").read_text())

@@ -1,1 +1,1 @@
-"""Rows of manifests -> tensors: transforms, the composition of batches, loaders, and feature extraction."""
+"""Rows of manifests -> batches of tensors: transforms, composition, loaders."""

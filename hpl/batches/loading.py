@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hpl.backbones.distributed import rank, share, share_of_parts, world_size
-from hpl.batches.text import tokenize
+from hpl.backbones.tokenizer import tokenize
 from hpl.batches.transforms import augment, normalise
 from hpl.config import Input
 from hpl.files import HplError
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader
 from hpl.manifests.tables import Manifests
+from hpl.runtime.distributed import rank, share, share_of_parts, world_size
 
 BLOCK = 65536  # paths made at a time
 

@@ -1,1 +1,1 @@
-"""Native data set layouts -> Parquet manifests and packed pictures. Every quirk of a data set ends here."""
+"""What preprocess wrote, as every later stage reads it: tables, packed pictures, picture files."""

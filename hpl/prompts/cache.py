@@ -13,15 +13,15 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, end_positions
-from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.batches.loading import TrainingPictures
-from hpl.batches.text import tokenize
 from hpl.batches.transforms import normalise
 from hpl.config import Cache, Input
 from hpl.files import HplError
 from hpl.manifests.shards import ShardWriter
 from hpl.manifests.tables import Manifests
+from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 
 TOKENS_A_PICTURE = 64  # text tokens that a shard may hold for each picture it may hold
 

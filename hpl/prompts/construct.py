@@ -6,8 +6,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hpl.backbones.towers import TextTower, at_end
-from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
-from hpl.batches.curves import Curves, check_finite
 from hpl.batches.sampling import shuffled_batches
 from hpl.config import Construct, Inversion, Loss, Prompt
 from hpl.losses.alignment import instance_consistency_loss
@@ -15,6 +13,8 @@ from hpl.losses.contrast import prompt_contrast_losses
 from hpl.prompts.features import FeatureCache
 from hpl.prompts.parts import PromptParts
 from hpl.prompts.template import PromptEncoder
+from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
+from hpl.runtime.curves import Curves, check_finite
 
 V_T2I = 0  # place of v_t2i in F_v
 LOSSES = ["t2i", "i2t", "ic", "total"]  # columns of the curves

@@ -8,7 +8,6 @@ from open_clip.model import CLIP
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hpl.backbones.distributed import gather_shares, rank, share_of_parts, world_size
 from hpl.backbones.towers import ImageTower, TextTower, at_end, end_positions, frozen_copy
 from hpl.batches.loading import Batch
 from hpl.config import Loss, Model
@@ -19,6 +18,7 @@ from hpl.losses.sdm import similarity_distribution_loss
 from hpl.losses.triplet import batch_hard_triplet_loss
 from hpl.prompts.parts import PromptParts
 from hpl.prompts.template import PromptEncoder
+from hpl.runtime.distributed import gather_shares, rank, share_of_parts, world_size
 
 LOSSES = ["sdm", "id_t2i", "tri", "id_i2i", "cic", "tgps", "vgps", "cmpr"]  # the terms of eq. 14, by name
 CAPTION_PARTS = 2  # shorter and longer captions of a batch run one after the other
@@ -49,7 +49,7 @@ class HPL(nn.Module):
     def forward(self, batch: Batch, loss: Loss, tasks: list[str], micro_batch: int | None = None) -> dict[str, Tensor]:
         """The weighted terms of L_total (eqs. 2, 10-12 and 14), by name; their sum is what is minimised.
 
-        Several processes (hpl/backbones/distributed.py) each run the networks over their share of the batch; all compute the losses of
+        Several processes (hpl/runtime/distributed.py) each run the networks over their share of the batch; all compute the losses of
         the whole from gathered features. With `micro_batch` the networks take so many pictures or captions at a time, once more in the
         backward; losses and gradients stay those of the whole batch.
         """

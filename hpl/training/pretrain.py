@@ -8,17 +8,17 @@ from open_clip import ClipLoss
 from open_clip.model import CLIP
 from tqdm import tqdm
 
-from hpl.backbones.device import out_of_memory
-from hpl.backbones.distributed import average_gradients, check_agreement, gather_shares, rank
 from hpl.backbones.towers import ImageTower, TextTower, at_end
-from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
-from hpl.batches.curves import Curves, check_finite
 from hpl.batches.loading import Step, StepDataset, TrainingPictures, load_steps
 from hpl.batches.sampling import shuffled_batches
-from hpl.batches.schedule import warmup_cosine
 from hpl.config import Input, Pretrain
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
+from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
+from hpl.runtime.curves import Curves, check_finite
+from hpl.runtime.device import out_of_memory
+from hpl.runtime.distributed import average_gradients, check_agreement, gather_shares, rank
+from hpl.runtime.schedule import warmup_cosine
 
 PAD, ERASE = 4, 0.0  # a captioned thing must not be erased
 MAX_LOGIT_SCALE = float(np.log(100))  # CLIP's bound

@@ -8,18 +8,18 @@ import torch
 from open_clip.model import CLIP
 from tqdm import tqdm
 
-from hpl.backbones.device import compile_blocks, out_of_memory
-from hpl.backbones.distributed import average_gradients, check_agreement, rank
-from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
-from hpl.batches.curves import Curves, check_finite
 from hpl.batches.loading import Step, StepDataset, TrainingPictures, load_steps
 from hpl.batches.sampling import identity_batches, shuffled_batches
-from hpl.batches.schedule import warmup_cosine
-from hpl.batches.validation import TASKS, validate, validation_sets
 from hpl.config import Params, Train
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import PromptParts
+from hpl.retrieval.validation import TASKS, validate, validation_sets
+from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
+from hpl.runtime.curves import Curves, check_finite
+from hpl.runtime.device import compile_blocks, out_of_memory
+from hpl.runtime.distributed import average_gradients, check_agreement, rank
+from hpl.runtime.schedule import warmup_cosine
 from hpl.training.model import HPL, LOSSES
 from hpl.training.selection import Best
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
+from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, at_end, end_positions
 from hpl.backbones.trained import load_trained, save_trained
 from hpl.backbones.weights import build_clip, create_backbone, load_backbone, resize_positions, save_backbone
-from hpl.batches.text import tokenize
 from hpl.config import Input, OpenClipBackbone
 from hpl.files import HplError
 from tests.conftest import TINY

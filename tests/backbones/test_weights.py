@@ -17,6 +17,7 @@ from open_clip.model import CLIP, resize_pos_embed
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.trained import load_trained, save_trained
 from hpl.backbones.weight_files import read_weight_file
@@ -30,7 +31,6 @@ from hpl.backbones.weights import (
     scratch_config,
     source_grid,
 )
-from hpl.batches.text import tokenize
 from hpl.config import Input, OpenClipBackbone, ScratchBackbone
 from hpl.files import HplError
 

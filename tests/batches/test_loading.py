@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
+from hpl.backbones.tokenizer import tokenize
 from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures, load_steps
-from hpl.batches.text import tokenize
 from hpl.batches.transforms import augment, normalise
 from hpl.config import Input
 from hpl.files import HplError

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from hpl.backbones.tokenizer import tokenize
 from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
 from hpl.batches.sampling import identity_batches, shuffled_batches
-from hpl.batches.text import tokenize
 from hpl.config import load_params
 from hpl.training.train import epoch_steps
 from tests.toy import CAPTIONED_ALONE, PICTURED_ALONE, PIDS, SHARED, SIZE, Tables

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from hpl.analysis.histogram import colour_histograms
 from hpl.evaluation import retrieval_metrics
-from hpl.evaluation.histogram import colour_histograms
 from hpl.evaluation.metrics import Rule, rank_order
 from hpl.files import HplError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpl.evaluation.examine import Examined, examine
+from hpl.analysis.examine import Examined, examine
 from hpl.evaluation.protocols import evaluate_i2i, evaluate_t2i, rounded, task_rule
 from hpl.evaluation.similarity import cosine_blocks, unit
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
+from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import TextTower, at_end, frozen_copy
-from hpl.batches.text import tokenize
 from hpl.config import Construct, Inversion, Loss, Prompt, load_params
 from hpl.files import HplError
 from hpl.manifests.shards import ShardWriter

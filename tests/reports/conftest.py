@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hpl.ablation.page import write_ablation
 from hpl.config import Ablation, load_params
 from hpl.files import write_json
 from hpl.manifests.tables import Manifests
-from hpl.reports.ablation_page import write_ablation
 from hpl.reports.page import write_report
 from tests.conftest import picture, save
 from tests.imports import ROOT
-from tests.manifests.test_build import build
+from tests.readers.test_build import build
 
 HOSTILE = (
     "<script>alert('x')</script> [a](javascript:alert(1)) & a \"red\" | $coat$ `x` \u7684 <img src=http://example.org/a.png>"

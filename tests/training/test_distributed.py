@@ -13,7 +13,21 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
-from hpl.backbones.distributed import (
+from hpl.analysis.attention import explain
+from hpl.analysis.reported import evaluate_encoded
+from hpl.backbones.tokenizer import tokenize
+from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
+from hpl.backbones.weights import build_clip
+from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
+from hpl.batches.transforms import augment
+from hpl.config import Inversion, load_params
+from hpl.files import HplError
+from hpl.manifests.tables import Manifests
+from hpl.prompts.parts import PromptParts
+from hpl.retrieval.features import extract_image_features, extract_text_features
+from hpl.retrieval.test_sets import encode_test_sets, evaluate_towers
+from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
+from hpl.runtime.distributed import (
     average_gradients,
     check_agreement,
     gather_rows,
@@ -24,26 +38,12 @@ from hpl.backbones.distributed import (
     share_of_parts,
     world_size,
 )
-from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
-from hpl.backbones.weights import build_clip
-from hpl.batches.attention import explain
-from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint
-from hpl.batches.extract import extract_image_features, extract_text_features
-from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
-from hpl.batches.reported import evaluate_encoded
-from hpl.batches.retrieval import encode_test_sets, evaluate_towers
-from hpl.batches.text import tokenize
-from hpl.batches.transforms import augment
-from hpl.config import Inversion, load_params
-from hpl.files import HplError
-from hpl.manifests.tables import Manifests
-from hpl.prompts.parts import PromptParts
 from hpl.training.model import HPL, LOSSES
 from hpl.training.pretrain import pretrain
 from hpl.training.train import train
 from tests.conftest import TINY, picture, save, with_profile
 from tests.imports import ROOT
-from tests.manifests.test_build import build
+from tests.readers.test_build import build
 from tests.toy import PIDS, SIZE, Tables
 
 PARAMS = load_params(ROOT / "params.yaml")
@@ -358,7 +358,7 @@ def test_more_processes_than_rows_are_refused(tmp_path: Path, monkeypatch: pytes
 SCRIPT = """
 import os, sys, time
 import torch
-from hpl.backbones.distributed import gather_rows, rank, run_processes
+from hpl.runtime.distributed import gather_rows, rank, run_processes
 from hpl.files import HplError, run_stage
 
 def main():

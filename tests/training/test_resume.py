@@ -13,17 +13,17 @@ from open_clip.model import CLIP
 
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
 from hpl.backbones.weights import build_clip
-from hpl.batches.checkpoint import NOTHING_KEPT, Checkpoint, work_key
 from hpl.config import Cache, Inversion, load_params
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
 from hpl.prompts.cache import cache_features
 from hpl.prompts.construct import construct_prompts
 from hpl.prompts.features import FeatureCache
+from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint, work_key
 from hpl.training.pretrain import pretrain
 from hpl.training.train import train
 from tests.conftest import TINY, with_profile
-from tests.manifests.test_build import CUHK, MARKET, SIZE, build
+from tests.readers.test_build import CUHK, MARKET, SIZE, build
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 PROFILE = PARAMS.active
@@ -164,7 +164,7 @@ def test_two_runs_of_the_same_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_dead_process_leaves_no_lock(tmp_path: Path) -> None:
-    code = "import os, sys; from pathlib import Path; from hpl.batches.checkpoint import Checkpoint\n"
+    code = "import os, sys; from pathlib import Path; from hpl.runtime.checkpoint import Checkpoint\n"
     code += "Checkpoint(Path(sys.argv[1]), 0).__enter__(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "state")], cwd=Path(__file__).parents[2])
     assert (tmp_path / "state" / "lock").is_file()

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from hpl.backbones.towers import ImageTower, TextTower
-from hpl.batches.validation import validate, validation_sets
 from hpl.config import load_params
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
+from hpl.retrieval.validation import validate, validation_sets
 from hpl.training.selection import Best
 from tests.conftest import picture, save
-from tests.manifests.test_build import CUHK, SIZE, build
+from tests.readers.test_build import CUHK, SIZE, build
 
 BOTH = ["t2i", "i2i"]
 

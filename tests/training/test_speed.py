@@ -11,10 +11,10 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from hpl.backbones.device import compile_blocks, out_of_memory
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.files import HplError
 from hpl.prompts.inversion import InversionNetwork
+from hpl.runtime.device import compile_blocks, out_of_memory
 from hpl.training.model import HPL, in_parts
 from tests.imports import ROOT
 from tests.training.test_total import LOSS, batch, model
@@ -158,7 +158,7 @@ def test_compiled_blocks_keep_their_names_and_gradients(clip: CLIP) -> None:
 
 
 def test_without_a_compiler_the_user_is_told(tmp_path) -> None:
-    code = "import torch; from hpl.backbones.device import compile_blocks; compile_blocks([], torch.device('cpu'))"
+    code = "import torch; from hpl.runtime.device import compile_blocks; compile_blocks([], torch.device('cpu'))"
     nowhere = {"CXX": str(tmp_path / "no-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     ended = subprocess.run([sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True)
     assert "HplError: train.compile: true, but torch.compile finds no working compiler for cpu" in ended.stderr

@@ -8,9 +8,9 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor
 
+from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import TextTower, frozen_copy
 from hpl.batches.loading import Batch
-from hpl.batches.text import tokenize
 from hpl.config import Inversion, load_params
 from hpl.prompts.parts import PromptParts
 from hpl.training.model import HPL

@@ -10,16 +10,16 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
+from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import TextTower, frozen_copy
-from hpl.batches.curves import Curves, check_finite
 from hpl.batches.loading import Batch
 from hpl.batches.sampling import identity_batches, shuffled_batches
-from hpl.batches.schedule import warmup_cosine
-from hpl.batches.text import tokenize
 from hpl.config import Inversion, Loss, Model, load_params
 from hpl.files import HplError
 from hpl.losses.sdm import similarity_distribution_loss
 from hpl.prompts.parts import PromptParts
+from hpl.runtime.curves import Curves, check_finite
+from hpl.runtime.schedule import warmup_cosine
 from hpl.training.model import HPL
 from hpl.training.pretrain import pretrain
 from hpl.training.train import epoch_steps

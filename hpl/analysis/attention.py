@@ -1,0 +1,92 @@
+"""Where in a picture the two class tokens look: Grad-CAM of both on the same picture (paper Fig. 4).
+
+Shapes: B pictures; D joint width; X tokens, of which the last N are patches; C width of the image tower.
+Source: Selvaraju et al., Grad-CAM, ICCV 2017. In a ViT the patches that leave the last block do not reach the class tokens, so the
+maps are taken from the tokens that enter its attention.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from hpl.backbones.towers import ImageTower, TextTower
+from hpl.batches.transforms import normalise
+from hpl.config import Input
+from hpl.manifests.pictures import read_pictures
+from hpl.manifests.tables import Manifests
+from hpl.retrieval.features import extract_image_features, extract_text_features
+from hpl.retrieval.test_sets import TestSet, read_test_sets
+
+NUM_PICTURES = 6
+
+
+def grad_cam(tower: ImageTower, images_B3HW: Tensor, texts_BD: Tensor, partners_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps of v_t2i for cos(v_t2i, text) and of v_i2i for cos(v_i2i, partner), float32, B x rows x columns of patches each.
+
+    At least 0, and at most 1 where anything speaks for the similarity; all 0 where nothing does. The tower is left as it was.
+    """
+    visual, kept = tower.visual, []
+
+    def keep(module: torch.nn.Module, inputs: tuple, tokens_BXC: Tensor) -> Tensor:
+        kept.append(tokens_BXC.detach().requires_grad_())
+        return kept[-1]
+
+    hook = visual.transformer.resblocks[-1].ln_1.register_forward_hook(keep)
+    with torch.enable_grad():
+        classes_B2D = tower(images_B3HW)[:, :2]
+        hook.remove()
+        grid = [
+            (side - kernel) // stride + 1
+            for side, kernel, stride in zip(images_B3HW.shape[2:], visual.conv1.kernel_size, visual.conv1.stride, strict=True)
+        ]
+        maps = []
+        for token, wanted_BD in enumerate((texts_BD, partners_BD)):
+            similarity = cosine_similarity(classes_B2D[:, token], wanted_BD).sum()
+            (slope_BXC,) = torch.autograd.grad(similarity, kept, retain_graph=True)
+            patches_BNC, slope_BNC = (part[:, -grid[0] * grid[1] :].detach().float() for part in (kept[0], slope_BXC))
+            map_BN = (patches_BNC * slope_BNC.mean(dim=1, keepdim=True)).sum(dim=2).relu()
+            highest_B1 = map_BN.amax(dim=1, keepdim=True)
+            maps.append((map_BN / highest_B1.where(highest_B1 > 0, 1)).unflatten(1, grid))
+    return maps[0], maps[1]
+
+
+def explain(
+    images: ImageTower, texts: TextTower, tables: Manifests, size: Input, device: torch.device, count: int = NUM_PICTURES
+) -> dict[str, np.ndarray]:
+    """Maps of both tokens for some captioned pictures of the first T2I set's test split, chosen by rule.
+
+    Of the people with a captioned and another picture, `count` are taken, evenly spaced by name; of each the first captioned
+    picture with its first caption, and as the partner in cos(v_i2i, v_i2i) the next picture of the person.
+
+    Returns:
+        image_id, caption_id and partner_image_id, int64; t2i and i2i, float32, a map each. No row if no set is scored for T2I.
+    """
+    chosen = _choose(next((test for test in read_test_sets(tables) if "t2i" in test.tasks), None), count)
+    ids = {name: chosen[name].to_numpy(np.int64) for name in ("image_id", "caption_id", "partner_image_id")}
+    if not len(chosen):
+        return {**ids, "t2i": np.zeros((0, 1, 1), np.float32), "i2i": np.zeros((0, 1, 1), np.float32)}
+    shape = size.height, size.width
+    files, partners = (tables.files(tables.images.loc[ids[name]]) for name in ("image_id", "partner_image_id"))
+    images.to(device), texts.to(device)
+    texts_BD = extract_text_features(texts, chosen["caption"].tolist(), size.context_length, len(chosen), device)
+    _, partners_BD = extract_image_features(images, partners, shape, len(chosen), device)
+    pixels_B3HW = normalise(torch.from_numpy(read_pictures(files, *shape)).to(device))
+    maps = grad_cam(images.eval(), pixels_B3HW, texts_BD.to(device), partners_BD.to(device))
+    return {**ids, **{task: map_BRC.cpu().numpy() for task, map_BRC in zip(("t2i", "i2i"), maps, strict=True)}}
+
+
+def _choose(test: TestSet | None, count: int) -> pd.DataFrame:
+    """The captions that `explain` takes, with partner_image_id; no row without a test set."""
+    rows = []
+    if test:
+        captions, pictures = (
+            table.sort_values("image_id", kind="stable").groupby("pid") for table in (test.captions, test.images)
+        )
+        first, ids = captions.head(1), pictures["image_id"].unique()
+        paired = first[first["pid"].map(pictures.size()) > 1]
+        for row in paired.iloc[np.linspace(0, len(paired) - 1, min(count, len(paired))).round().astype(int)].to_dict("records"):
+            others = ids[row["pid"]][ids[row["pid"]] != row["image_id"]]
+            rows.append({**row, "partner_image_id": next((other for other in others if other > row["image_id"]), others[0])})
+    return pd.DataFrame(rows, columns=["image_id", "caption_id", "partner_image_id", "caption"])

@@ -1,0 +1,239 @@
+"""Picture files -> facts, fingerprints and packed copies, in a pool of processes; what was done once is kept and not done again.
+
+The store is a folder outside the pipeline's outputs, keyed by the code and the size (`recipe`) and, inside, by the hash of each file's bytes.
+So a rerun after ten new pictures decodes ten, a stopped run goes on where it was, and nothing stale is ever used. It may be deleted at any time.
+"""
+
+import hashlib
+import multiprocessing
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from PIL import Image
+from tqdm import tqdm
+
+from hpl.files import HplError
+from hpl.manifests import pictures
+from hpl.manifests.pictures import decode_bytes, read_bytes, resize_picture
+from hpl.readers.links import FINGERPRINT
+
+CHUNK = 32  # pictures a task of a worker
+PART = 1024  # pictures a part of the store
+DAY = 86400  # seconds
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a picture once it was decoded."""
+
+    file_sha256: str  # of the file's bytes
+    width: int  # pixels, upright
+    height: int
+    sha256: str  # of the decoded RGB pixels and their size: the same picture in two files
+    fingerprint_HW3: np.ndarray  # uint8, FINGERPRINT: what survives re-encoding, resizing and small crops
+    packed_3HW: np.ndarray | None  # uint8 at the training size, if asked for
+
+
+def examine_picture(data: bytes, place: str, size: Size | None) -> Facts:
+    """Decode one picture and take its facts; HplError names `place`.
+
+    Args:
+        size: of the packed copy; None for no copy.
+    """
+    pixels = decode_bytes(data, place)
+    height, width = pixels.shape[:2]
+    digest = hashlib.sha256(np.asarray(pixels.shape, dtype="<i8").tobytes() + pixels.tobytes()).hexdigest()
+    thumbnail = np.asarray(Image.fromarray(pixels).resize(FINGERPRINT[::-1], Image.Resampling.BILINEAR))
+    packed = resize_picture(pixels, *size) if size else None
+    return Facts(hashlib.sha256(data).hexdigest(), width, height, digest, thumbnail, packed)
+
+
+def recipe(size: Size) -> str:
+    """Names what the store's content depends on: this code, the libraries that decode and resize, the packed size."""
+    code = [Path(module).read_bytes() for module in (__file__, pictures.__file__)]
+    libraries = [f"{name} {version(name)}" for name in ("numpy", "pillow", "simplejpeg")]
+    return hashlib.sha256(b"\0".join([*code, repr((libraries, size)).encode()])).hexdigest()[:16]
+
+
+class Store:
+    """Facts of pictures by the hash of their files: parts of three files each, the table last, so that half a part does not count."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.fingerprints: list[Path] = []  # a file a part
+        self.packed: list[Path] = []
+        self._sweep()
+        tables = [table for file in sorted(self.folder.glob("*.parquet")) if (table := self._load(file)) is not None]
+        self.table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"file_sha256": [], "pack_row": []})
+        self.pending: list[Facts] = []
+
+    def _sweep(self) -> None:
+        """Delete what a run that was killed while it wrote a part left behind."""
+        for file in [*self.folder.glob("*.npy"), *self.folder.glob("*.partial")]:
+            table = file.with_name(f"{file.name.partition('.')[0]}.parquet")
+            if not table.exists() and time.time() - file.stat().st_mtime > DAY:
+                file.unlink(missing_ok=True)
+
+    def _load(self, file: Path) -> pd.DataFrame | None:
+        """The table of a part; None, and the part is deleted, if one of its files is damaged: its pictures are decoded again."""
+        try:
+            table = pd.read_parquet(file).assign(part=len(self.fingerprints))
+            counts = {".fingerprints.npy": len(table), ".packed.npy": int((table["pack_row"] >= 0).sum())}
+            for suffix, count in counts.items():
+                if count and len(np.load(file.with_suffix(suffix), mmap_mode="r", allow_pickle=False)) != count:
+                    raise ValueError(f"{suffix}: not {count} rows")
+        except (OSError, ValueError, EOFError, KeyError, pa.ArrowException):
+            for suffix in (".parquet", ".fingerprints.npy", ".packed.npy"):
+                file.with_suffix(suffix).unlink(missing_ok=True)
+            return None
+        self.fingerprints.append(file.with_suffix(".fingerprints.npy"))
+        self.packed.append(file.with_suffix(".packed.npy"))
+        return table
+
+    def known(self) -> dict[str, bool]:
+        """Hash of each known file -> is there a packed copy."""
+        table = self.table.sort_values("pack_row", kind="stable")
+        return dict(zip(table["file_sha256"], table["pack_row"] >= 0, strict=True))
+
+    def add(self, facts: Facts) -> None:
+        self.pending.append(facts)
+        if len(self.pending) == PART:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added as a part."""
+        if not self.pending:
+            return
+        file = self.folder / f"{uuid.uuid4().hex}.parquet"
+        packed = [facts.packed_3HW for facts in self.pending if facts.packed_3HW is not None]
+        columns = {
+            name: [getattr(facts, name) for facts in self.pending] for name in ("file_sha256", "width", "height", "sha256")
+        }
+        has_copy = np.array([facts.packed_3HW is not None for facts in self.pending])
+        columns |= {"row": np.arange(len(has_copy)), "pack_row": np.where(has_copy, np.cumsum(has_copy) - 1, -1)}
+        arrays = {".fingerprints.npy": [facts.fingerprint_HW3 for facts in self.pending], ".packed.npy": packed}
+        self.pending = []
+        try:
+            for suffix, rows in arrays.items():
+                if rows:
+                    with open(file.with_suffix(suffix), "wb") as stream:
+                        np.save(stream, np.stack(rows))
+                        stream.flush()
+                        os.fsync(stream.fileno())
+            pd.DataFrame(columns).to_parquet(file.with_suffix(".partial"), index=False)
+            os.replace(file.with_suffix(".partial"), file)
+        except OSError as error:
+            for suffix in (*arrays, ".partial"):
+                file.with_suffix(suffix).unlink(missing_ok=True)
+            raise HplError(f"{file}: cannot be written ({error}); expected free disk: decoded pictures are kept there") from None
+        self.table = pd.concat([self.table, self._load(file)], ignore_index=True) if len(self.table) else self._load(file)
+
+    def rows(self, digests: pd.Series) -> pd.DataFrame:
+        """The table's row for each file, the one with a packed copy if there are two."""
+        table = self.table.sort_values(["file_sha256", "pack_row"], kind="stable").drop_duplicates("file_sha256", keep="last")
+        return table.set_index("file_sha256").loc[digests].reset_index()
+
+
+def take(files: list[Path], part: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Rows of the arrays in several files, in order; at least one. Each is mapped while it is read and no longer, so memory stays free."""
+    out = None
+    for number in np.unique(part):
+        here = part == number
+        rows = np.load(files[number], mmap_mode="r", allow_pickle=False)[row[here]]
+        out = np.empty((len(part), *rows.shape[1:]), rows.dtype) if out is None else out
+        out[here] = rows
+    return out
+
+
+def examine_pictures(
+    files: pd.Series, pack: np.ndarray, size: Size, num_workers: int, store: Store
+) -> tuple[pd.Series, pd.Series]:
+    """Have every picture's facts in the store.
+
+    Args:
+        files: path of each picture.
+        pack: which of them get a packed copy, at `size`.
+
+    Returns:
+        The hash of each file's bytes, and the fault of each bad picture by its place in `files` (its hash is "").
+    """
+    known = store.known()
+    digests, faults = [], {}
+    results = _results(files, pack, size, num_workers, known)
+    try:
+        for row, result in enumerate(tqdm(results, total=len(files), desc="decode", unit="pictures", smoothing=0.02)):
+            if isinstance(result, Facts):
+                if not known.get(result.file_sha256, False):
+                    store.add(result)
+                    known[result.file_sha256] = result.packed_3HW is not None
+                result = result.file_sha256
+            elif isinstance(result, HplError):
+                faults[row] = str(result)
+                result = ""
+            digests.append(result)
+    finally:
+        store.flush()  # a stopped run keeps what it did
+    return pd.Series(digests, dtype="str"), pd.Series(faults, dtype="str")
+
+
+def _results(
+    files: pd.Series, pack: np.ndarray, size: Size, num_workers: int, known: dict[str, bool]
+) -> Iterator[Facts | str | HplError]:
+    """For each file in order: its facts, its hash if these are known, or its fault; memory stays bounded by a few chunks a worker."""
+    starts = range(0, len(files), CHUNK)
+    chunks = ((files.iloc[start : start + CHUNK].tolist(), pack[start : start + CHUNK].tolist(), size) for start in starts)
+    if num_workers == 1 or len(starts) < 2:
+        _start_worker(known)
+        for chunk in chunks:
+            yield from _examine_chunk(*chunk)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker, initargs=(dict(known),)) as pool:
+        running = [pool.submit(_examine_chunk, *chunk) for chunk in islice(chunks, 3 * num_workers)]
+        try:
+            while running:
+                results = running.pop(0).result()
+                running.extend(pool.submit(_examine_chunk, *chunk) for chunk in islice(chunks, 1))
+                yield from results
+        except BrokenProcessPool:
+            raise HplError(
+                "a process that decodes pictures was killed, perhaps for want of memory; a lower num_workers may help. What was done is kept"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_known: dict[str, bool] = {}  # of a worker process
+
+
+def _start_worker(known: dict[str, bool]) -> None:
+    global _known
+    _known = known
+
+
+def _examine_chunk(files: list[str], pack: list[bool], size: Size) -> list[Facts | str | HplError]:
+    results: list[Facts | str | HplError] = []
+    for file, packed in zip(files, pack, strict=True):
+        try:
+            data = read_bytes(Path(file))
+            digest = hashlib.sha256(data).hexdigest()
+            seen = _known.get(digest)
+            results.append(
+                digest if seen or (seen is False and not packed) else examine_picture(data, file, size if packed else None)
+            )
+        except HplError as fault:
+            results.append(fault)
+    return results

@@ -1,0 +1,1 @@
+"""What any long job needs: device, processes, checkpoints, curves, provenance."""
