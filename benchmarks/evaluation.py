@@ -15,8 +15,9 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 
-from hpl.evaluation.metrics import JUNK_PID, Rule, score_block, stream_scores, summarise
+from hpl.evaluation.metrics import Rule, score_block, stream_scores, summarise
 from hpl.evaluation.similarity import BLOCK, cosine_blocks, unit_checked
+from hpl.tasks import JUNK_PID
 
 # queries, gallery pictures, people, of the gallery junk and distractors, cameras
 SIZES = {"market": (3368, 19732, 750, 3819, 2793, 6), "msmt17": (11659, 82161, 3060, 0, 0, 15)}

@@ -9,7 +9,7 @@ from hpl.config import load_params
 from tests.imports import ROOT, all_imports, dependencies, direct_imports
 
 LEVELS = [
-    ["files"],
+    ["files", "tasks"],
     ["config"],
     ["runtime", "manifests", "losses", "evaluation", "backbones", "synthetic"],
     ["readers", "batches"],

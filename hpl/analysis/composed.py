@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from hpl.evaluation.intervals import bootstrap_gain, bootstrap_intervals
-from hpl.evaluation.metrics import JUNK_PID, Rule, score_block, summarise
+from hpl.evaluation.metrics import Rule, score_block, summarise
 from hpl.evaluation.similarity import cosine_blocks, unit, unit_checked
+from hpl.tasks import JUNK_PID
 
 FIGURES = ("rank1", "mAP")
 

@@ -13,9 +13,9 @@ from hpl.evaluation.metrics import Rule, score_blocks
 from hpl.evaluation.protocols import evaluate_i2i, rounded, task_figures
 from hpl.evaluation.similarity import unit
 from hpl.manifests.pictures import read_pictures
-from hpl.manifests.records import NO_CAMERA
 from hpl.manifests.tables import Manifests
 from hpl.retrieval.test_sets import Encoded, compare, gather, read_test_sets
+from hpl.tasks import NO_CAMERA
 
 BLOCK = 512  # pictures read at a time for histograms
 NUM_TOKENS = 2000  # pictures whose two tokens are kept, at most

@@ -14,8 +14,8 @@ import pandas as pd
 
 from hpl.evaluation.similarity import BLOCK, cosine_blocks, unit_checked
 from hpl.files import HplError
+from hpl.tasks import JUNK_PID
 
-JUNK_PID = -1  # dropped from every gallery; a distractor, pid 0, stays as a negative
 RANKS = (1, 5, 10)
 SORT_FROM = 200  # matches of a query from which one sort takes less time than that many comparisons
 

@@ -14,7 +14,6 @@ import pandas as pd
 
 from hpl.config import Data, DataSet, Input, Preprocess
 from hpl.files import HplError, output_folder, write_json
-from hpl.manifests.records import PictureRecord, Reading
 from hpl.manifests.shards import ShardWriter
 from hpl.readers.audit import audit
 from hpl.readers.caption_sets import read_cuhk_pedes, read_icfg_pedes, read_rstpreid
@@ -23,6 +22,7 @@ from hpl.readers.links import find_links
 from hpl.readers.official import count_mismatches, count_records
 from hpl.readers.own_data import read_folders, read_table
 from hpl.readers.picture_sets import read_dukemtmc_reid, read_market1501, read_msmt17
+from hpl.readers.records import PictureRecord, Reading
 from hpl.readers.splits import check_cameras, choose_queries, complete_splits, hold_out_validation
 from hpl.readers.unify import unify_identities
 

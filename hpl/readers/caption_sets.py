@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hpl.files import HplError, read_json
-from hpl.manifests.records import (
+from hpl.readers.records import (
     ROLE_OF_SPLIT,
     PictureRecord,
     Reading,

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from hpl.manifests.records import DISTRACTOR_PID, JUNK_PID
+from hpl.tasks import DISTRACTOR_PID, JUNK_PID
 
 # Role -> what is counted. A caption set's test pictures are its gallery; a gallery counts junk and distractors too.
 # Market-1501's page gives 2,793 distractors, but its files are 13,115 of people, 3,819 junk and 2,798 distractors: not checked.

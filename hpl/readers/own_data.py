@@ -16,10 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hpl.files import HplError
-from hpl.manifests.records import (
-    DISTRACTOR_PID,
-    JUNK_PID,
-    NO_CAMERA,
+from hpl.readers.records import (
     PICTURE_SUFFIXES,
     PictureRecord,
     Reading,
@@ -31,6 +28,7 @@ from hpl.manifests.records import (
     read_utf8,
     whole_number,
 )
+from hpl.tasks import DISTRACTOR_PID, JUNK_PID, NO_CAMERA
 
 COLUMNS = ("path", "pid", "camid", "caption", "split")  # path and pid are required
 SPLITS = {  # what a user may write -> split, role

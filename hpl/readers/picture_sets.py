@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 from hpl.files import HplError
-from hpl.manifests.records import (
-    DISTRACTOR_PID,
+from hpl.readers.records import (
     PictureRecord,
     Reading,
     checked_path,
@@ -16,6 +15,7 @@ from hpl.manifests.records import (
     read_utf8,
     whole_number,
 )
+from hpl.tasks import DISTRACTOR_PID
 
 FOLDERS = {"bounding_box_train": ("train", "train"), "query": ("test", "query"), "bounding_box_test": ("test", "gallery")}
 SUFFIX = r"(?i:\.jpg\.jpg|\.jpe?g|\.png)"

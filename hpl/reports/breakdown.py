@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from hpl.files import read_json
-from hpl.manifests.records import JUNK_PID
 from hpl.manifests.tables import Manifests
+from hpl.tasks import JUNK_PID
 
 KEYS = {"t2i": "caption_id", "i2i": "query_image_id"}
 TINTS = "tints"  # of an identity: numbers, not a name

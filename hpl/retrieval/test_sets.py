@@ -14,11 +14,11 @@ from hpl.evaluation.protocols import rounded, task_figures, task_rule
 from hpl.evaluation.rerank import reranked_blocks
 from hpl.evaluation.similarity import cosine_blocks, unit_checked
 from hpl.files import HplError
-from hpl.manifests.records import JUNK_PID
 from hpl.manifests.tables import Manifests
 from hpl.retrieval.features import extract_image_features, extract_text_features
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.runtime.distributed import rank
+from hpl.tasks import JUNK_PID
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpl.files import HplError
-from hpl.manifests.records import checked_captions
 from hpl.readers.caption_sets import read_cuhk_pedes, read_icfg_pedes, read_rstpreid
+from hpl.readers.records import checked_captions
 
 PROPERTY = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SETS = {

@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpl.files import HplError
+from hpl.tasks import NO_CAMERA
 
-JUNK_PID = -1  # a picture that scoring ignores
-DISTRACTOR_PID = 0  # a picture in the gallery that matches nobody
-NO_CAMERA = -1
 ROLE_OF_SPLIT = {"train": "train", "val": "val", "test": "gallery"}  # in a caption set, which has no queries among its pictures
 NOT_PICTURES = {"thumbs.db", ".ds_store", "desktop.ini"}  # what file managers leave behind
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"} | {

@@ -1,0 +1,56 @@
+"""The two retrieval tasks of the one model, and the marks that their protocols know."""
+
+from dataclasses import dataclass
+
+JUNK_PID = -1  # a picture that scoring ignores
+DISTRACTOR_PID = 0  # a picture in the gallery that matches nobody
+NO_CAMERA = -1  # it is not known which one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is asked, what is searched, and which rule scores it.
+
+    Attributes:
+        name: in params.yaml, metrics.json and the names of tables.
+        short, title: in reports.
+        asks: what a query is, plural.
+        by_caption: queries are captions, the gallery is every test picture; else both are pictures that the set marks.
+        query_key: the column of a query's id in tables of scores; `id_column`: the same in the table of queries.
+        by_camera: pictures of the query's person by its own camera are left out.
+        summed_ranks: the ranks whose rates make R-sum; empty: the task's papers print none.
+    """
+
+    name: str
+    short: str
+    title: str
+    asks: str
+    by_caption: bool
+    query_key: str
+    id_column: str
+    by_camera: bool
+    summed_ranks: tuple[int, ...] = ()
+
+
+T2I = Task(
+    name="t2i",
+    short="T2I",
+    title="Text to image",
+    asks="captions",
+    by_caption=True,
+    query_key="caption_id",
+    id_column="caption_id",
+    by_camera=False,
+    summed_ranks=(1, 5, 10),
+)
+I2I = Task(
+    name="i2i",
+    short="I2I",
+    title="Image to image",
+    asks="pictures",
+    by_caption=False,
+    query_key="query_image_id",
+    id_column="image_id",
+    by_camera=True,
+)
+TASKS = {task.name: task for task in (T2I, I2I)}
