@@ -7,8 +7,7 @@ import torch
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.config import Input
 from hpl.evaluation.protocols import evaluate_i2i, evaluate_t2i
-from hpl.manifests.tables import Manifests
-from hpl.readers.splits import choose_queries
+from hpl.manifests.tables import Manifests, choose_queries
 from hpl.retrieval.features import extract_image_features, extract_text_features
 from hpl.runtime.distributed import gather_rows, rank, world_size
 
