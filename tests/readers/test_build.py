@@ -18,7 +18,7 @@ from hpl.files import HplError
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader, ShardWriter
 from hpl.manifests.tables import Manifests
-from hpl.readers import decoding as examine
+from hpl.readers import decoding
 from tests.support.native_sets import CUHK, MARKET, build
 from tests.support.pictures import picture, save
 
@@ -353,13 +353,13 @@ def test_pictures_may_stay_in_their_files(market: Path, tmp_path: Path) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pictures that are decoded from now on."""
     names: list[str] = []
-    real = examine.examine_picture
+    real = decoding.picture_facts
 
-    def watch(data: bytes, place: str, size: tuple[int, int] | None) -> examine.Facts:
+    def watch(data: bytes, place: str, size: tuple[int, int] | None) -> decoding.PictureFacts:
         names.append(Path(place).name)
         return real(data, place, size)
 
-    monkeypatch.setattr(examine, "examine_picture", watch)
+    monkeypatch.setattr(decoding, "picture_facts", watch)
     return names
 
 
@@ -403,9 +403,9 @@ def test_half_a_part_of_the_store_does_not_count(market: Path, tmp_path: Path, m
 RUN = """
 import sys
 from pathlib import Path
-from hpl.readers import decoding as examine
+from hpl.readers import decoding
 from tests.support.native_sets import MARKET, build
-examine.PART, examine.CHUNK = 16, 4
+decoding._PART_PICTURES, decoding._CHUNK_PICTURES = 16, 4
 root = Path(sys.argv[1])
 build(root, root / sys.argv[2], num_workers=2, datasets=(MARKET,), store=root / "store")
 """
