@@ -2,10 +2,10 @@
 
 Schema of images.parquet, sorted by (dataset, path); a row's number is its `image_id`:
     image_id int64; dataset, path (relative to the data set's folder); split (pretrain | train | val | test: the set's own); role
-    (pretrain | train | val | query | gallery | dropped | unused: what the pipeline uses it for); pid int64 (one label a person across
-    sets from 1; 0 distractor, -1 junk); source_pid int64 and person (the set's own number and name of the person; "" for junk and
-    distractors); camid int64 (-1 unknown); width and height (pixels); file_sha256, sha256 (of the decoded RGB pixels); pack_row int64
-    (row in the packed pictures, -1 for a picture that is read from its file, as test pictures always are).
+    (pretrain | train | val | query | gallery | dropped | unused: what the pipeline uses it for); pid int64 (one label a person,
+    across sets, from 1; 0 distractor, -1 junk); source_pid int64 and person (the set's own number and name of the person; "" for
+    junk and distractors); camid int64 (-1 unknown); width and height (pixels); file_sha256, sha256 (of the decoded RGB pixels);
+    pack_row int64 (row in the packed pictures, -1 for a picture that is read from its file, as test pictures always are).
 Schema of captions.parquet, sorted by (image_id, position): caption_id, image_id int64, caption.
 links.parquet: left, right (image_id, left < right), kind (exact | perceptual), correlation: pictures that show the same shot.
 datasets.json lists, in the order of params.yaml, each set's name, folder, format, version, what it is used for and

@@ -1,4 +1,4 @@
-"""The preprocess stage: data sets of any format -> one table of pictures, one of captions, packed pictures and an account of it all.
+"""The preprocess stage: data sets of any format -> a table of pictures, one of captions, packed pictures, and an account of all.
 
 The schema of the tables stands in hpl/manifests/tables.py; audit.json and links.parquet tell what was read, linked and dropped.
 """
@@ -58,8 +58,9 @@ def build_manifests(raw: Path, params: Params, manifests: Path, packed: Path, ke
     data, options, size = params.active.data, params.preprocess, (params.active.input.height, params.active.input.width)
     pictures, captions, accounts = _read_datasets(raw, data, options)
     store = Store(kept / recipe(size))
-    pictures, skipped = _decode(pictures, accounts, store, params)
+    pictures, digests, skipped = _decode(pictures, accounts, store, params)
     pictures = pd.concat([choose_queries(rows, options.split_seed) for _, rows in pictures.groupby("dataset", sort=True)])
+    pictures = _add_facts(pictures, store.rows(digests))
     pictures, links = _link_people(pictures, accounts, store, data, options)
     if any("train" in source.use for source in data.datasets) and not (pictures["role"] == "train").any():
         raise HplError(f"{raw}: no picture is left to train on, for every person of the training splits is in a test split too")
@@ -93,19 +94,18 @@ def _read_datasets(raw: Path, data: Data, options: Preprocess) -> tuple[pd.DataF
     return pictures, pd.concat(sentences, ignore_index=True), accounts
 
 
-def _decode(pictures: pd.DataFrame, accounts: dict[str, dict], store: Store, params: Params) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Have all pictures in the store: the good ones with image_id, facts and place in it, and the skipped ones with their fault.
-
-    The place is part, row and copy_row, whose meaning is the store's; pack_row is that of the packed pictures.
-    """
+def _decode(
+    pictures: pd.DataFrame, accounts: dict[str, dict], store: Store, params: Params
+) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
+    """Have all pictures in the store. Returns the good ones, with what to `pack`; their digests; the skipped ones, with faults."""
     folder = pictures["dataset"].map({name: account["folder"] for name, account in accounts.items()})
     files = folder.astype("str") + "/" + pictures["path"]
-    pack = (pictures["split"] != "test").to_numpy() & params.preprocess.pack_pictures
+    pictures = pictures.assign(pack=(pictures["split"] != "test").to_numpy() & params.preprocess.pack_pictures)
     all_good = params.preprocess.on_bad_image == "error"
     if all_good:
         _refuse([f"{file}: picture not found" for file in files if not os.path.isfile(file)])
     size = (params.active.input.height, params.active.input.width)
-    digests, faults = fill_store(files, pack, size, params.worker_processes, store)
+    digests, faults = fill_store(files, pictures["pack"].to_numpy(), size, params.worker_processes, store)
     if all_good:
         _refuse(faults.tolist())
     skipped = pictures.loc[faults.index, ["dataset", "path", "split", "role"]].assign(fault=faults)
@@ -115,9 +115,14 @@ def _decode(pictures: pd.DataFrame, accounts: dict[str, dict], store: Store, par
         rows = np.flatnonzero(pictures["dataset"] == name)
         if not good[rows].any():
             raise HplError(f"{account['folder']}: none of {len(rows)} pictures can be read; the first fault: {faults[rows[0]]}")
-    facts = store.rows(digests[good]).rename(columns={"pack_row": "copy_row"})
-    pictures, pack = pd.concat([pictures[good].reset_index(drop=True), facts], axis=1), pack[good]
-    return pictures.assign(image_id=np.arange(len(pack)), pack_row=np.where(pack, np.cumsum(pack) - 1, -1)), skipped
+    return pictures[good].reset_index(drop=True), digests[good], skipped
+
+
+def _add_facts(pictures: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """Add image_id, facts, place in the store (part, row, copy_row) and place among the packed pictures (pack_row)."""
+    pack = pictures["pack"].to_numpy()
+    pictures = pd.concat([pictures, facts.rename(columns={"pack_row": "copy_row"})], axis=1)
+    return pictures.assign(image_id=np.arange(len(pack)), pack_row=np.where(pack, np.cumsum(pack) - 1, -1))
 
 
 def _link_people(
@@ -142,7 +147,7 @@ def _link_people(
 
 
 def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
-    """Read one data set: its pictures (_RECORD_COLUMNS but number), its captions (path, caption), and what is to be told of it."""
+    """Read one data set: pictures (_RECORD_COLUMNS but number), captions (path, caption), and what is to be told of it."""
     reading = READERS[source.format](root, **source.model_dump(include={"camera_pattern"}, exclude_none=True))
     pictures, captions = _columns(reading.records)
     pictures, captions, joined = _join_duplicates(pictures, captions, reading.place or f"{root}: row")
@@ -180,15 +185,12 @@ def _complete_own(pictures: pd.DataFrame, root: Path, use: list[str], options: P
         check_cameras(pictures)
     except HplError as error:
         raise HplError(f"{root}: {error}") from None
-    numbers = pd.Series(pd.factorize(pictures["person"], sort=True)[0] + 1, pictures.index)
-    pictures["source_pid"] = pictures["source_pid"].where(pictures["anonymous"], numbers)
-    return pictures, _on_both_sides(pictures)
-
-
-def _on_both_sides(pictures: pd.DataFrame) -> list[str]:
     people, tested = pictures["person"], pictures["split"] == "test"
+    numbers = pd.Series(pd.factorize(people, sort=True)[0] + 1, pictures.index)
+    pictures["source_pid"] = pictures["source_pid"].where(pictures["anonymous"], numbers)
     both = sorted(set(people[tested]) & set(people[~tested]) - {""})
-    return [f"people in test and in another split, such as {both[0]}, who leave the other: {len(both):,}"] if both else []
+    notes = [f"people in test and in another split, such as {both[0]}, who leave the other: {len(both):,}"] if both else []
+    return pictures, notes
 
 
 def _unseen_by_dvc(root: Path) -> list[str]:
@@ -216,8 +218,8 @@ def _scored_tasks(name: str, account: dict, pictures: pd.DataFrame, captions: pd
     scored = [task for task in account["tasks"] if there[task]]
     if not scored or (len(scored) < len(account["tasks"]) and not account["own_data"]):
         raise HplError(
-            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test pictures (t2i), or "
-            "people with a query and a gallery picture, of two cameras if cameras are given (i2i); or `use` without test"
+            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test "
+            "pictures (t2i), or people with a query and a gallery picture, of two cameras if cameras are given (i2i); or `use` without test"
         )
     account["notes"] += [f"the test split cannot be scored for {task}" for task in account["tasks"] if task not in scored]
     return scored

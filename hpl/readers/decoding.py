@@ -1,8 +1,8 @@
 """Picture files -> facts, fingerprints and packed copies, in a pool of processes; what was done once is kept and not done again.
 
-The store is a folder outside the pipeline's outputs, keyed by the code and the size (`recipe`) and, inside, by the hash of each file's
-bytes. So a rerun after ten new pictures decodes ten, a stopped run goes on where it was, and nothing stale is ever used. It may be
-deleted at any time.
+The store is a folder outside the pipeline's outputs, keyed by the code and the size (`recipe`) and, inside, by the hash of each
+file's bytes. So a rerun after ten new pictures decodes ten, a stopped run goes on where it was, and nothing stale is ever used.
+It may be deleted at any time.
 """
 
 import hashlib
@@ -191,7 +191,7 @@ def fill_store(files: pd.Series, pack: np.ndarray, size: Size, num_workers: int,
 def _results(
     files: pd.Series, pack: np.ndarray, size: Size, num_workers: int, known: dict[str, bool]
 ) -> Iterator[PictureFacts | str | HplError]:
-    """Yield for each file, in order, its facts, its hash if these are known, or its fault; a few chunks a worker are in memory."""
+    """Yield for each file, in order, its facts, its hash if these are known, or its fault: a few chunks a worker at a time."""
     starts = range(0, len(files), _CHUNK_PICTURES)
     chunks = (
         (files.iloc[start : start + _CHUNK_PICTURES].tolist(), pack[start : start + _CHUNK_PICTURES].tolist(), size)

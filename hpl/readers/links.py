@@ -1,9 +1,9 @@
 """The same shot in two data sets, found by its content, for names do not carry over.
 
-First by the hash of the decoded pixels; then by a fingerprint, a thumbnail of FINGERPRINT pixels, which survives re-encoding, resizing
-and crops of up to 5 % at each side: pictures whose coarse colours agree (as they are, or with the border of either cut off) are
-candidates, and a candidate is a link if, under the best crop of one of the two, the thumbnails correlate. benchmarks/linking.py
-measures both steps.
+First by the hash of the decoded pixels; then by a fingerprint, a thumbnail of FINGERPRINT pixels, which survives re-encoding,
+resizing and crops of up to 5 % at each side: pictures whose coarse colours agree (as they are, or with the border of either cut
+off) are candidates, and a candidate is a link if, under the best crop of one of the two, the thumbnails correlate.
+benchmarks/linking.py measures both steps.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,8 +36,8 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
         min_correlation: least correlation of the aligned thumbnails.
 
     Returns:
-        Columns left < right (rows), kind (exact | perceptual) and correlation, sorted. Exact pairs inside a data set are among them
-        (each picture with the first of its kind), perceptual ones are not: two frames of one camera may look the same.
+        Columns left < right (rows), kind (exact | perceptual) and correlation, sorted. Exact pairs inside a data set are among
+        them (each picture with the first of its kind), perceptual ones are not: two frames of one camera may look the same.
     """
     exact = _equal_pixels(pictures, fingerprints)
     dataset, names = pd.factorize(pictures["dataset"], sort=True)

@@ -47,7 +47,7 @@ _LAYOUT = "<person>/<picture>, or <split>/<person>/<picture> where a split is tr
 def read_table(root: Path) -> Reading:
     """Read the one .csv or .parquet file in `root`, row by row: a table of millions of rows never stands whole in memory.
 
-    Columns: path (relative to `root`) and pid; if wanted camid, split, caption (a sentence; a picture with several has several rows).
+    Columns: path (relative to `root`) and pid; if wanted camid, split, caption (a sentence; for several there are several rows).
     Raises HplError naming the file, the line (CSV, the header being line 1) or row (Parquet, from 1) and the value.
     """
     existing_folder(root, "a folder with one .csv or .parquet file and the pictures that it names")
@@ -132,9 +132,9 @@ def _table_records(rows: Iterator[tuple[int, list]], names: list[str], root: Pat
         split, role = _split(row["split"], where) if "split" in row else ("", "")
         person, source_pid = _person(_whole(_text(row["pid"], "pid", where)), role, where)
         anonymous = source_pid is not None
-        caption = row.get("caption")
+        path, caption = row["path"], row.get("caption")
         yield PictureRecord(
-            path=checked_path(root, _stripped(row["path"]), where),
+            path=checked_path(root, path.strip() if isinstance(path, str) else path, where),
             split=split,
             role="gallery" if anonymous and split else role,
             person=person,
@@ -200,10 +200,6 @@ def _sentence(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise HplError(f"{where}: caption {value!r}; expected one sentence; several captions of a picture are several rows")
     return value
-
-
-def _stripped(value: object) -> object:
-    return value.strip() if isinstance(value, str) else value
 
 
 def _is_missing(value: object) -> bool:

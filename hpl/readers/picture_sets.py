@@ -31,7 +31,7 @@ _MSMT17_LISTS = {  # which of a version's two folders its paths are relative to;
 
 
 def read_market1501(root: Path) -> Reading:
-    """Read Market-1501 (Zheng et al., ICCV 2015): junk keeps pid -1, distractors pid 0. HplError names a file that does not parse."""
+    """Read Market-1501 (Zheng et al., ICCV 2015): junk keeps pid -1, distractors pid 0. HplError names a wrong file name."""
     return _read_folders(root, "Market-1501", _MARKET_NAME, "0002_c1s1_000451_03.jpg (pid, camera and sequence, frame, box)")
 
 

@@ -97,7 +97,7 @@ def is_litter(name: str) -> bool:
 
 
 def read_utf8(file: Path) -> str:
-    """Read a text file without byte order mark, lines ending in line feeds; HplError names the file and a byte that is not UTF-8."""
+    """Read a text file, no byte order mark, lines ending in line feeds; HplError names the file and a byte that is not UTF-8."""
     try:
         text = file.read_bytes().decode()
     except FileNotFoundError:

@@ -1,11 +1,10 @@
 """English for what a picture shows: a small grammar with synonyms, omissions and several orders.
 
-`describe` speaks only of parts that its `visible` flags admit, and of nothing twice. Captions of `RICH_STYLE` mention what is
-carried; those of `PLAIN_STYLE` (the pretraining set's) seldom mention anything but the person and the clothes.
+`describe` speaks only of parts that its `visible` flags admit, and of nothing twice. Captions by `RICH_CHANCES` mention what is
+carried; those by `PLAIN_CHANCES` (the pretraining set's) seldom mention anything but the person and the clothes.
 """
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -113,30 +112,21 @@ _BUILD_WORDS = {"slim": ("slim", "thin", "slender"), "heavy": ("heavy set", "sto
 _MIN_ATTRIBUTES = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """The chance that a visible attribute is mentioned."""
-
-    chances: dict[str, float]
-
-
-RICH_STYLE = Style(
-    chances={
-        "top": 0.97, "bottom": 0.95, "shoes": 0.75, "hair": 0.7, "hat": 0.85, "bag": 0.85, "umbrella": 0.95,
-        "phone": 0.85, "bicycle": 0.95, "view": 0.15, "build": 0.15,
-    },
-)  # fmt: skip
-PLAIN_STYLE = Style(
-    chances={
-        "top": 1.0, "bottom": 0.95, "shoes": 0.7, "hair": 0.65, "hat": 0.8, "bag": 0.15, "umbrella": 0.15,
-        "phone": 0.1, "bicycle": 0.15, "view": 0.0, "build": 0.0,
-    },
-)  # fmt: skip
+RICH_CHANCES = {  # that a visible attribute is mentioned
+    "top": 0.97, "bottom": 0.95, "shoes": 0.75, "hair": 0.7, "hat": 0.85, "bag": 0.85, "umbrella": 0.95,
+    "phone": 0.85, "bicycle": 0.95, "view": 0.15, "build": 0.15,
+}  # fmt: skip
+PLAIN_CHANCES = {
+    "top": 1.0, "bottom": 0.95, "shoes": 0.7, "hair": 0.65, "hat": 0.8, "bag": 0.15, "umbrella": 0.15,
+    "phone": 0.1, "bicycle": 0.15, "view": 0.0, "build": 0.0,
+}  # fmt: skip
 
 
-def describe(identity: Identity, instance: Instance, visible: dict[str, bool], style: Style, rng: np.random.Generator) -> str:
+def describe(
+    identity: Identity, instance: Instance, visible: dict[str, bool], chances: dict[str, float], rng: np.random.Generator
+) -> str:
     """Write a caption (ASCII, one to three sentences); the same arguments and generator state give the same words."""
-    return _Caption(identity, instance, visible, style, rng).compose()
+    return _Caption(identity, instance, visible, chances, rng).compose()
 
 
 def processed_tokens(caption: str) -> list[str]:
@@ -145,8 +135,15 @@ def processed_tokens(caption: str) -> list[str]:
 
 
 class _Caption:
-    def __init__(self, identity: Identity, instance: Instance, visible: dict[str, bool], style: Style, rng: np.random.Generator):
-        self.who, self.how, self.seen, self.style, self.rng = identity, instance, visible, style, rng
+    def __init__(
+        self,
+        identity: Identity,
+        instance: Instance,
+        visible: dict[str, bool],
+        chances: dict[str, float],
+        rng: np.random.Generator,
+    ):
+        self.who, self.how, self.seen, self.chances, self.rng = identity, instance, visible, chances, rng
         self.pronoun, self.whose = _PRONOUNS[identity.gender]
         self.said = self._choose_attributes()
 
@@ -274,11 +271,11 @@ class _Caption:
 
     def _choose_attributes(self) -> set[str]:
         """Choose what to mention of all that can be seen: by chance, but `_MIN_ATTRIBUTES` if there are as many."""
-        ready = {attribute: self.seen.get(attribute, True) for attribute in self.style.chances}
+        ready = {attribute: self.seen.get(attribute, True) for attribute in self.chances}
         ready["hair"] &= self.who.hair != "bald"
         ready["build"] = self.who.build in _BUILD_WORDS
-        said = {name for name, chance in self.style.chances.items() if self.rng.random() < chance and ready[name]}
-        spare = [name for name in self.style.chances if ready[name] and name not in said]
+        said = {name for name, chance in self.chances.items() if self.rng.random() < chance and ready[name]}
+        spare = [name for name in self.chances if ready[name] and name not in said]
         return said | set(spare[: max(0, _MIN_ATTRIBUTES - len(said))])
 
     def _colour(self, name: str) -> str:

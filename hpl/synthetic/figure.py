@@ -307,13 +307,9 @@ class _Pedestrian:
             half = rx * (0.75 if self.side else 1.12)
             low = head + 0.085
             locks = [
-                (back - half * 0.9, middle * 0.7),
-                (back + half * 0.9, middle * 0.7),
-                (back + half, head),
-                (back + half * 0.7, low),
-                (back - half * 0.7, low),
-                (back - half, head),
-            ]
+                (back - half * 0.9, middle * 0.7), (back + half * 0.9, middle * 0.7), (back + half, head),
+                (back + half * 0.7, low), (back - half * 0.7, low), (back - half, head),
+            ]  # fmt: skip
             canvas.polygon(locks, hair, "hair", shaded=True)
             if not self.side and not self.back:
                 canvas.polygon(
@@ -394,13 +390,9 @@ class _Pedestrian:
                 canvas.polygon(points, colour, "bag", shaded=True)
             else:
                 points = [
-                    (x - 0.010, y),
-                    (x + 0.010, y),
-                    (x + 0.052, y + 0.10),
-                    (x + 0.040, y + 0.17),
-                    (x - 0.040, y + 0.17),
-                    (x - 0.052, y + 0.10),
-                ]
+                    (x - 0.010, y), (x + 0.010, y), (x + 0.052, y + 0.10),
+                    (x + 0.040, y + 0.17), (x - 0.040, y + 0.17), (x - 0.052, y + 0.10),
+                ]  # fmt: skip
                 canvas.polygon(points, shade(colour, 0.96), "bag", shaded=True)
                 canvas.line([(x, y + 0.03), (x - 0.02, y + 0.15)], shade(colour, 0.75), "bag", 0.006)
         elif bag == "suitcase":
@@ -498,12 +490,8 @@ def _between(start: Point, end: Point, share: float) -> Point:
 
 
 def _rectangle(x: float, y: float, half_width: float, half_height: float) -> list[Point]:
-    return [
-        (x - half_width, y - half_height),
-        (x + half_width, y - half_height),
-        (x + half_width, y + half_height),
-        (x - half_width, y + half_height),
-    ]
+    left, right, top, bottom = x - half_width, x + half_width, y - half_height, y + half_height
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _rounded(x: float, y: float, half_width: float, half_height: float) -> list[Point]:

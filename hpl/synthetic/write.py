@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from hpl.config import Synthetic
 from hpl.files import HplError, output_folder
-from hpl.synthetic.captions import PLAIN_STYLE, RICH_STYLE, describe, processed_tokens
+from hpl.synthetic.captions import PLAIN_CHANCES, RICH_CHANCES, describe, processed_tokens
 from hpl.synthetic.people import attributes
 from hpl.synthetic.render import WORLDS, Picture, Shot, render
 
@@ -258,8 +258,8 @@ def _captions(job: Job, picture: Picture) -> list[str]:
     rng = np.random.default_rng([shot.seed, _WORDS_STREAM, WORLDS[shot.world], shot.person, shot.index])
     plain = shot.world == "pretrain"
     count = 1 if plain else 3 if rng.random() < _THIRD_CAPTION_RATE else 2
-    style = PLAIN_STYLE if plain else RICH_STYLE
-    return [describe(picture.identity, picture.instance, picture.visible, style, rng) for _ in range(count)]
+    chances = PLAIN_CHANCES if plain else RICH_CHANCES
+    return [describe(picture.identity, picture.instance, picture.visible, chances, rng) for _ in range(count)]
 
 
 def _write_annotations(folder: Path, done: list[tuple[Job, dict]]) -> None:

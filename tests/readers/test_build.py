@@ -8,23 +8,30 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from hpl.config import DataSet
 from hpl.files import HplError
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader, ShardWriter
 from hpl.manifests.tables import Manifests
 from hpl.readers import decoding
+from hpl.readers.build import READERS
 from tests.support.native_sets import CUHK, MARKET, build
 from tests.support.pictures import picture, save
 
 
 def audit_of(out: Path) -> dict:
     return json.loads((out / "manifests" / "audit.json").read_text())
+
+
+def test_every_format_of_the_parameters_has_a_reader() -> None:
+    assert set(READERS) == set(get_args(DataSet.model_fields["format"].annotation))
 
 
 def test_schema_order_and_packed_pictures(cuhk: Path, market: Path, tmp_path: Path) -> None:
@@ -404,6 +411,7 @@ RUN = """
 import sys
 from pathlib import Path
 from hpl.readers import decoding
+from hpl.readers.build import READERS
 from tests.support.native_sets import MARKET, build
 decoding._PART_PICTURES, decoding._CHUNK_PICTURES = 16, 4
 root = Path(sys.argv[1])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hpl.files import HplError
 from hpl.synthetic import synthesize
-from hpl.synthetic.captions import PLAIN_STYLE, RICH_STYLE, describe, processed_tokens
+from hpl.synthetic.captions import PLAIN_CHANCES, RICH_CHANCES, describe, processed_tokens
 from hpl.synthetic.people import LOOKALIKE_GROUP, draw_identity, draw_instance
 from hpl.synthetic.render import Shot, render
 
@@ -134,7 +134,7 @@ def test_captions_mention_only_what_is_visible(root: Path) -> None:
                 assert_only_visible(caption, visible)
 
 
-@pytest.mark.parametrize("style", [RICH_STYLE, PLAIN_STYLE])
+@pytest.mark.parametrize("style", [RICH_CHANCES, PLAIN_CHANCES])
 def test_grammar_mentions_only_what_is_visible(style) -> None:
     rng = np.random.default_rng(0)
     mentioned = Counter()
