@@ -97,7 +97,7 @@ def _read_datasets(raw: Path, data: Data, options: Preprocess) -> tuple[pd.DataF
 def _decode(
     pictures: pd.DataFrame, accounts: dict[str, dict], store: Store, params: Params
 ) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
-    """Have all pictures in the store. Returns the good ones, with what to `pack`; their digests; the skipped ones, with faults."""
+    """Have all pictures in the store. Returns the good ones, with what to `pack`; their digests; the skipped ones."""
     folder = pictures["dataset"].map({name: account["folder"] for name, account in accounts.items()})
     files = folder.astype("str") + "/" + pictures["path"]
     pictures = pictures.assign(pack=(pictures["split"] != "test").to_numpy() & params.preprocess.pack_pictures)
@@ -218,8 +218,8 @@ def _scored_tasks(name: str, account: dict, pictures: pd.DataFrame, captions: pd
     scored = [task for task in account["tasks"] if there[task]]
     if not scored or (len(scored) < len(account["tasks"]) and not account["own_data"]):
         raise HplError(
-            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test "
-            "pictures (t2i), or people with a query and a gallery picture, of two cameras if cameras are given (i2i); or `use` without test"
+            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test pictures "
+            "(t2i), or people with a query and a gallery picture, of two cameras if cameras are given (i2i); or `use` without test"
         )
     account["notes"] += [f"the test split cannot be scored for {task}" for task in account["tasks"] if task not in scored]
     return scored
