@@ -1,7 +1,7 @@
-"""What a report says, once, and the two forms it is given in: Markdown beside its pictures, and one HTML page that holds them.
+"""What a report says, once, and its forms: Markdown beside its pictures, an HTML page that holds them, and LaTeX for tables.
 
-A block is a paragraph (str), a Table, a Figure, or Facts. In a paragraph, which we alone write, `code` and [text](target) are
-marked up. Everything else may hold a user's words, and is shown as it is.
+A block is a paragraph (str), a Table, a Figure, or Definitions. In a paragraph, which we alone write, `code` and [text](target)
+are marked up. Everything else may hold a user's words, and is shown as it is.
 """
 
 import base64
@@ -10,13 +10,72 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
+
+from hpl.files import HplError, write_text
+from hpl.tasks import Task
+
+FIGURE_LABELS = {"rank1": "R1", "rank5": "R5", "rank10": "R10", "mAP": "mAP", "mINP": "mINP", "rsum": "R-sum"}
+MAIN_FIGURES = ("rank1", "mAP")  # those with intervals
+BUNDLED = "bundled"  # the profile of the synthetic data set, whose figures stand in the project's own pages
+MINUS = "\u2212"
+_SETTINGS = {"rerank": "re-ranked", "flip": "with mirror images"}  # of evaluate, off by default
+
+
+def figure_labels(task: Task) -> dict[str, str]:
+    """Name the figures of a task as its tables do, in their order; R-sum is of tasks whose papers print one."""
+    return {name: label for name, label in FIGURE_LABELS.items() if name != "rsum" or task.summed_ranks}
+
+
+def signed(number: float, digits: int = 2) -> str:
+    """Show a difference with its sign; what rounds to zero has a plus."""
+    return f"{number:+z.{digits}f}".replace("-", MINUS)
+
+
+def settings_words(settings: dict) -> str:
+    """Say what of evaluate is on beyond the plain protocol: "", or ", re-ranked" and the like, to stand behind a name.
+
+    Args:
+        settings: name -> whether it is on; others than rerank and flip are not looked at.
+    """
+    return "".join(f", {word}" for name, word in _SETTINGS.items() if settings.get(name))
+
+
+def profile_words(profile: str) -> str:
+    """Name a profile, and say so if its pictures are drawn ones."""
+    return profile + (" (the synthetic data set: these figures say nothing about real cameras)" if profile == BUNDLED else "")
+
+
+def interval_of(figures: dict, name: str) -> tuple[float, float] | None:
+    """Find both ends of a figure's interval as metrics.json has them, if it has them."""
+    ends = [figures.get(f"{name}_ci_{end}") for end in ("low", "high")]
+    return None if None in ends else tuple(ends)
+
+
+def with_interval(figures: dict, name: str) -> str:
+    """Show a figure in percent, behind it its interval, if it has one."""
+    ends = interval_of(figures, name)
+    return f"{figures[name]:.2f}" + (f" ({ends[0]:.1f}-{ends[1]:.1f})" if ends else "")
+
+
+def difference_words(difference: float, interval: tuple[float, float] | None, digits: int) -> str:
+    """Show a difference in points of percent, behind it its interval, if it has one, to a number of digits."""
+    return signed(difference) + (f" ({' to '.join(signed(end, digits) for end in interval)})" if interval else "")
+
+
+def established(differences: dict[str, tuple[float, tuple[float, float] | None]]) -> str:
+    """List the differences (name -> mean, interval) whose interval leaves zero out, then those of no established sign."""
+    sure = {name: mean for name, (mean, ends) in differences.items() if ends and not ends[0] <= 0 <= ends[1]}
+    shown = ", ".join(f"{name} {signed(mean)}" for name, mean in sure.items())
+    unsure = ", ".join(name for name in differences if name not in sure)
+    return "; ".join(([shown] if shown else []) + ([f"not established: {unsure}"] if unsure else []))
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first `num_left` columns are aligned left, the others right. `fold`: shown on demand, in HTML. `minor`: rows that
-    begin so belong to the one above them, and are set smaller in HTML."""
+    """Cells as text; the first `num_left` columns are aligned left, the others right. `fold`: shown on demand, in HTML.
+    `minor`: rows that begin so belong to the one above them, and are set smaller in HTML."""
 
     header: list[str]
     rows: list[list[str]]
@@ -36,7 +95,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Definitions:
     """Names and values."""
 
     values: dict[str, str]
@@ -47,20 +106,20 @@ class Section:
     """A heading and its blocks. `short`: it stands in the Markdown form too."""
 
     title: str
-    blocks: list[str | Table | Figure | Facts]
+    blocks: list[str | Table | Figure | Definitions]
     short: bool = False
 
 
 def plain(text: str) -> str:
-    """Any text as Markdown that shows it unchanged, on one line."""
+    """Escape any text as Markdown that shows it unchanged, on one line."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
 
 
-def markdown(block: str | Table | Figure | Facts, folder: Path = Path()) -> str:
-    """A block as Markdown of a file in `folder`."""
+def markdown(block: str | Table | Figure | Definitions, folder: Path = Path()) -> str:
+    """Render a block as Markdown of a file in `folder`."""
     if isinstance(block, str):
         return block
-    if isinstance(block, Facts):
+    if isinstance(block, Definitions):
         return "\n".join(f"- {plain(name)}: {plain(value)}" for name, value in block.values.items())
     if isinstance(block, Table):
         header, *rows = ["| " + " | ".join(plain(cell) for cell in row) + " |" for row in (block.header, *block.rows)]
@@ -72,7 +131,7 @@ def markdown(block: str | Table | Figure | Facts, folder: Path = Path()) -> str:
 
 
 def markdown_page(title: str, sections: list[Section], folder: Path) -> str:
-    """The short sections as one Markdown file in `folder`."""
+    """Render the short sections as one Markdown file in `folder`."""
     parts = [f"# {title}"]
     for section in sections:
         if section.short:
@@ -80,11 +139,33 @@ def markdown_page(title: str, sections: list[Section], folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def html(block: str | Table | Figure | Facts) -> str:
-    """A block as HTML, with its pictures inside."""
+def latex(table: Table) -> str:
+    """Render a tabular for \\input; needs the package booktabs alone."""
+    shown = pd.DataFrame(table.rows, columns=table.header).style.hide(axis="index").format(escape="latex")
+    columns = "@{}l" + "r" * (len(table.header) - 1) + "@{}"
+    text = shown.format_index(escape="latex", axis=1).to_latex(hrules=True, column_format=columns)
+    return text.translate(str.maketrans({"±": r"$\pm$", "\u2020": r"\dag{}", MINUS: "$-$", "<": "$<$"}))
+
+
+def write_tables(document: Path, name: str, text: str) -> None:
+    """Put `text` between the marks of `name` in a Markdown file; a file without such marks stays as it is.
+
+    Raises:
+        HplError: the first mark has no second one.
+    """
+    content = document.read_bytes().decode()
+    if start := re.search(rf"<!-- {name}: written by the \w+ stage -->\n", content):
+        end = content.find(mark := f"<!-- end of {name} -->", start.end())
+        if end < 0:
+            raise HplError(f"{document}: expected `{mark}` after `{start[0].strip()}`")
+        write_text(document, f"{content[: start.end()]}{text}\n{content[end:]}")
+
+
+def html(block: str | Table | Figure | Definitions) -> str:
+    """Render a block as HTML, with its pictures inside."""
     if isinstance(block, str):
         return f"<p>{_marked_up(block)}</p>"
-    if isinstance(block, Facts):
+    if isinstance(block, Definitions):
         pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in block.values.items())
         return f"<dl>{pairs}</dl>"
     if isinstance(block, Table):
@@ -158,7 +239,7 @@ footer { margin-top: 3rem; color: #555; font-size: .9rem; }
 
 
 def html_page(title: str, sections: list[Section], foot: str) -> str:
-    """All sections as one page that needs no other file, no network and no script; its policy lets none in.
+    """Render all sections as one page that needs no other file, no network and no script; its policy lets none in.
 
     Args:
         foot: a paragraph at the end.
