@@ -90,7 +90,7 @@ def write_ablation(
         rows = [[row, show_changes(changes) + _idle(changes, profile)] for row, changes in ablation.changes.items()]
         sections.append(Section("What each row changes", [Table(["row", "changes"], rows, num_left=2)], short=True))
         write_text(out / "README.md", markdown_page("Ablation", sections, out))
-        write_text(out / "index.html", html_page("Ablation", sections, "Written by `make ablation`."))
+        write_text(out / "index.html", html_page("Ablation", sections, "Written from `data/ablation/cells` by `make ablation`."))
     if params.profile == BUNDLED:
         write_main_table(folder, documents)
 
@@ -174,7 +174,8 @@ def _sweep_note(ablation: Ablation) -> str:
     band = f"The grey band is mean ± deviation of the default over the seeds {listed(ablation.seeds)}"
     if len(seeds) > 1:
         return f"With {len(seeds)} seeds: {listed(seeds)}. {band}."
-    return f"With one seed, {listed(seeds)}. {band}: one seed says nothing of the spread, and what lies within the band is not a finding."
+    rest = "one seed says nothing of the spread, and what lies within the band is not a finding"
+    return f"With one seed, {listed(seeds)}. {band}: {rest}."
 
 
 def _spoken(frame: pd.DataFrame) -> str:

@@ -1,7 +1,7 @@
 """The numbers of the paper's tables 3 and 4 and figures 1a and 3 from the ablation's cells, each row with all its seeds.
 
-Every number is a mean over seeds with its sample standard deviation. A difference is paired: both rows have the same seeds, and what
-is tested is the mean of the differences (Student's t). No seed is chosen, and a cell that is not there is listed, not guessed.
+Every number is a mean over seeds with its sample standard deviation. A difference is paired: both rows have the same seeds, and
+what is tested is the mean of the differences (Student's t). No seed is chosen; a cell that is not there is listed, not guessed.
 """
 
 from collections.abc import Iterable
@@ -86,7 +86,7 @@ COMPARISONS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences in points of percent; with two pairs or more the 95 % interval; `p` where the differences vary."""
+    """Mean of paired differences in points of percent; with two pairs or more the 95 % interval, and `p` where they vary."""
 
     mean: float
     num_pairs: int
@@ -96,7 +96,7 @@ class Difference:
 
 
 def paired_difference(values: Values, reference: Values) -> Difference | None:
-    """Subtract `reference` from `values` over the seeds that both have: Student's t for pairs, two-sided. None if they share no seed.
+    """Subtract `reference` from `values` over the seeds that both have: Student's t for pairs, two-sided. None without such.
 
     If all differences are the same, the interval is that number and no p is given: the t statistic does not exist.
     """
@@ -196,7 +196,7 @@ def table_frame(table: Comparison, cells: Cells) -> pd.DataFrame:
 
 
 def sweep_frame(ablation: Ablation, loss: Loss, cells: Cells) -> pd.DataFrame:
-    """Tabulate the numbers of each value of a swept weight and measure; the default's are of the row hpl_cmpr, with the sweep's seeds."""
+    """Tabulate the numbers of each value of a swept weight and measure; the default's are of hpl_cmpr, with the sweep's seeds."""
     lines = []
     for key in _swept(ablation):
         points = {row: changes[key] for row, changes in ablation.sweeps.items() if list(changes) == [key]}

@@ -11,6 +11,8 @@ from html import escape
 from pathlib import Path
 
 import pandas as pd
+from jinja2 import Environment
+from markupsafe import Markup
 from PIL import Image
 
 from hpl.files import HplError, write_text
@@ -109,6 +111,11 @@ class Section:
     blocks: list[str | Table | Figure | Definitions]
     short: bool = False
 
+    @property
+    def anchor(self) -> str:
+        """Where a link on the page leads to."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
 
 def plain(text: str) -> str:
     """Escape any text as Markdown that shows it unchanged, on one line."""
@@ -163,79 +170,7 @@ def write_tables(document: Path, name: str, text: str) -> None:
 
 def html(block: str | Table | Figure | Definitions) -> str:
     """Render a block as HTML, with its pictures inside."""
-    if isinstance(block, str):
-        return f"<p>{_marked_up(block)}</p>"
-    if isinstance(block, Definitions):
-        pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in block.values.items())
-        return f"<dl>{pairs}</dl>"
-    if isinstance(block, Table):
-        sides = [' class="left"'] * block.num_left + [""] * (len(block.header) - block.num_left)
-        head = "".join(f'<th scope="col"{side}>{escape(cell)}</th>' for side, cell in zip(sides, block.header, strict=True))
-        rows = "".join(
-            ('<tr class="minor">' if row[0] in block.minor else "<tr>")
-            + f'<th scope="row" class="left">{escape(row[0])}</th>'
-            + "".join(f"<td{side}>{escape(cell)}</td>" for side, cell in zip(sides[1:], row[1:], strict=True))
-            + "</tr>\n"
-            for row in block.rows
-        )
-        label = escape(block.caption or block.header[0])
-        caption = f"<caption>{escape(block.caption)}</caption>" if block.caption and not block.fold else ""
-        table = f"<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>"
-        table = f'<div class="wide" role="region" aria-label="{label}" tabindex="0">{table}</div>'
-        return f"<details><summary>{escape(block.caption)}</summary>{table}</details>" if block.fold else table
-    pictures = "\n".join(_image(file, alt) for file, alt in block.pictures)
-    details = f"<ol>{''.join(f'<li>{escape(line)}</li>' for line in block.details)}</ol>" if block.details else ""
-    caption = f"<figcaption>{escape(block.caption)}{details}</figcaption>" if block.caption or details else ""
-    panels = f'<div class="panels">{pictures}</div>' if len(block.pictures) > 1 else pictures
-    return f"<figure>{panels}{caption}</figure>"
-
-
-def _marked_up(text: str) -> str:
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
-    return re.sub(r"\[([^\]]+)\]\(([^)\"]+)\)", r'<a href="\2">\1</a>', text)
-
-
-def _image(file: Path, alt: str) -> str:
-    with Image.open(file) as image:
-        width, height = image.size
-    data = base64.b64encode(file.read_bytes()).decode()
-    return f'<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(alt)}">'
-
-
-STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 60rem; font: 1rem/1.55 system-ui, sans-serif; color: #1c1c1c; background: #fff;
-  overflow-wrap: break-word; -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 1rem; }
-h2 { font-size: 1.25rem; margin: 2.8rem 0 .6rem; padding-top: .8rem; border-top: 1px solid #d9d9d9; scroll-margin-top: .5rem; }
-a { color: #0b57a4; }
-code { background: #f1f1f1; padding: .05em .3em; border-radius: 3px; overflow-wrap: anywhere; }
-nav ol { columns: 17rem; margin: .3rem 0; padding: 0; list-style-position: inside; }
-nav li { padding: .2rem 0; break-inside: avoid; }
-dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1rem; margin: 1rem 0; }
-dt { color: #555; }
-dd { margin: 0; }
-.wide { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: 0 0 .4rem; color: #555; }
-th, td { padding: .32rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: right; white-space: nowrap; }
-.left { text-align: left; }
-th:first-child { font-weight: 500; white-space: normal; min-width: 5.5rem; }
-tbody th { position: sticky; left: 0; background: #fff; }
-.minor > * { color: #555; font-size: .78rem; padding: .2rem .45rem; }
-.minor > th:first-child { padding-left: 1.2rem; white-space: nowrap; }
-thead th { border-bottom: 2px solid #999; font-weight: 600; }
-details { margin: 1rem 0; }
-summary { cursor: pointer; padding: .3rem 0; }
-figure { margin: 1.2rem 0; }
-.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: .6rem 1rem; }
-img { max-width: 100%; height: auto; }
-figcaption { color: #444; font-size: .95rem; margin-top: .5rem; }
-figcaption ol { margin: .5rem 0 0; padding-left: 1.6rem; }
-footer { margin-top: 3rem; color: #555; font-size: .9rem; }
-@media (max-width: 30rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
-"""
+    return getattr(_TEMPLATE.module, type(block).__name__)(block)
 
 
 def html_page(title: str, sections: list[Section], foot: str) -> str:
@@ -244,35 +179,21 @@ def html_page(title: str, sections: list[Section], foot: str) -> str:
     Args:
         foot: a paragraph at the end.
     """
-    anchors = [re.sub(r"[^a-z0-9]+", "-", section.title.lower()).strip("-") for section in sections]
-    contents = "".join(
-        f'<li><a href="#{anchor}">{escape(section.title)}</a></li>' for anchor, section in zip(anchors, sections, strict=True)
-    )
-    body = "\n".join(
-        f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{escape(section.title)}</h2>\n'
-        + "\n".join(html(block) for block in section.blocks)
-        + "\n</section>"
-        for anchor, section in zip(anchors, sections, strict=True)
-    )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<h1>{escape(title)}</h1>
-<nav aria-label="Contents"><ol>{contents}</ol></nav>
-</header>
-<main>
-{body}
-</main>
-<footer>{html(foot)}</footer>
-</body>
-</html>
-"""
+    return _TEMPLATE.module.page(title, sections, foot)
+
+
+def _marked_up(text: str) -> Markup:
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
+    return Markup(re.sub(r"\[([^\]]+)\]\(([^)\"]+)\)", r'<a href="\2">\1</a>', text))
+
+
+def _image(file: Path, alt: str) -> Markup:
+    with Image.open(file) as image:
+        width, height = image.size
+    data = base64.b64encode(file.read_bytes()).decode()
+    return Markup('<img src="data:image/png;base64,{}" width="{}" height="{}" alt="{}">').format(data, width, height, alt)
+
+
+_ENVIRONMENT = Environment(autoescape=True, keep_trailing_newline=True)
+_ENVIRONMENT.filters |= {"html": html, "image": _image, "marked_up": _marked_up}
+_TEMPLATE = _ENVIRONMENT.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))

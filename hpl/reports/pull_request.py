@@ -87,8 +87,8 @@ def results_table(old: dict, new: dict, same_data: bool = True) -> str:
     """Tabulate the figures of SHOWN_FIGURES before and after, in percent, with their 95 % intervals where there are such.
 
     A change lies within the interval if the old figure is inside that of the new one, or the new one inside that of the old. It
-    is not judged without `same_data`, or where the data set, the number of queries or the settings of the evaluation differ; a line
-    below the table says so.
+    is not judged without `same_data`, or where the data set, the number of queries or the settings of the evaluation differ; a
+    line below the table says so.
     """
     before_words, words = (settings_words(metrics.get("settings", {})) for metrics in (old, new))
     lines, notes = [f"| percent{words} | before | now | change |", "|---|---:|---:|---|"], []
