@@ -11,12 +11,7 @@ from hpl.reports.page import Sources, write_report
 def main() -> None:
     manifests, evaluation, histograms, curves, metrics, baselines, reports, *documents = map(Path, sys.argv[1:])
     sources = Sources(
-        manifests=manifests,
-        evaluation=evaluation,
-        histograms=histograms,
-        curves=curves,
-        metrics=metrics,
-        baselines=baselines,
+        manifests=manifests, evaluation=evaluation, histograms=histograms, curves=curves, metrics=metrics, baselines=baselines
     )
     write_report(reports, sources, load_params(), documents)
 

@@ -91,38 +91,33 @@ def write_ablation(
         sections.append(Section("What each row changes", [Table(["row", "changes"], rows, num_left=2)], short=True))
         write_text(out / "README.md", markdown_page("Ablation", sections, out))
         write_text(out / "index.html", html_page("Ablation", sections, "Written from `data/ablation/cells` by `make ablation`."))
-    if params.profile == BUNDLED:
-        write_main_table(folder, documents)
+    write_main_table(folder, documents, profile)
 
 
-def write_main_table(folder: Path, documents: Iterable[Path]) -> None:
-    """Write the rows of Table 3 and Figure 1a, and what their differences establish, between the marks of `ablation`.
+def write_main_table(folder: Path, documents: Iterable[Path], profile: str) -> None:
+    """Write rows of Table 3 and Figure 1a, and what is established, between the marks of `ablation`; of the bundled profile.
 
     Args:
         folder: holds table3.csv and figure1a.csv, as `write_ablation` writes them.
         documents: Markdown files.
     """
     rows, sentences = {}, []
+    labels = COMPARISONS["figure1a"].labels | COMPARISONS["table3"].labels
     for name in ("table3", "figure1a"):
-        table = COMPARISONS[name]
         for row, group in pd.read_csv(folder / f"{name}.csv").groupby("row", sort=False):
             lines = [line for _, line in group.set_index("measure").loc[[*MEASURES]].iterrows()]
-            label = f"{table.title.partition(':')[0]}: {table.labels[row]}"
-            rows.setdefault(row, [label, str(max(line["num_seeds"] for line in lines)), *map(_mean, lines)])
-            if any(line["difference_pairs"] for line in lines):
+            rows[row] = [labels[row], str(lines[0]["num_seeds"]), *map(_mean, lines)]
+            if reference := COMPARISONS[name].reference[row]:
                 found = established(dict(zip(MEASURES, map(_paired, lines), strict=True)))
-                sentences.append(f"- {label} against {table.labels[table.reference[row]]}: {found}.")
-    for document in documents:
-        blocks = [
-            markdown(Table(["row", "seeds", *MEASURES], list(rows.values()))),
-            f"Profile {profile_words(BUNDLED)}; percent, mean ± sample standard deviation over seeds. A difference is paired by "
-            "seed; its sign is established where the 95 % interval leaves zero out (not corrected for the number of "
-            "comparisons).",
-            "\n".join(sentences),
-            f"[The report]({os.path.relpath(folder, document.parent)}/README.md) has all rows, intervals, p and the paper's own "
-            "figures.",
-        ]
-        write_tables(document, "ablation", "\n\n".join(blocks))
+                sentences.append(f"- Against {labels[reference]}, {labels[row]}: {found}.")
+    table = markdown(Table(["row", "seeds", *MEASURES], list(rows.values())))
+    for document in documents if profile == BUNDLED else ():
+        text = (
+            f"Profile {profile_words(profile)}; percent, mean ± deviation over seeds; + CMPR is the whole method. A difference "
+            "is paired by seed; its sign is established where the 95 % interval, not corrected for the number of comparisons, "
+            f"leaves zero out. [The report]({os.path.relpath(folder, document.parent)}/README.md) has all rows."
+        )
+        write_tables(document, "ablation", "\n".join([table, "", text, *sentences]))
 
 
 def _write(out: Path, name: str, frame: pd.DataFrame, text: Table, drawing: Drawing, alt: str) -> list[str | Table | Figure]:
@@ -130,7 +125,9 @@ def _write(out: Path, name: str, frame: pd.DataFrame, text: Table, drawing: Draw
     write_text(out / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
     write_text(out / f"{name}.md", markdown(text) + "\n")
     write_text(out / f"{name}.tex", latex(text))
-    save_figure(drawing, out / name)
+    with matplotlib.rc_context({"svg.hashsalt": "hpl"}):  # the same bytes for the same content
+        drawing.savefig(out / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    save_png(drawing, out / f"{name}.png")
     ends = {"CSV": "csv", "Markdown": "md", "LaTeX": "tex", "SVG": "svg"}
     links = ", ".join(f"[{kind}]({name}.{end})" for kind, end in ends.items())
     return [text, Figure([(out / f"{name}.png", alt)]), f"The same as {links}."]
@@ -297,10 +294,3 @@ def _dots(axis: plt.Axes, place: float, values: Values) -> None:
     axis.errorbar(
         [place], [np.mean(list(values.values()))], yerr=deviation(values), fmt="o", color=_BLUE, capsize=4, markersize=5
     )
-
-
-def save_figure(figure: Drawing, stem: Path) -> None:
-    """Write <stem>.svg and <stem>.png, the same bytes for the same content, and close the figure."""
-    with matplotlib.rc_context({"svg.hashsalt": "hpl"}):
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
-    save_png(figure, stem.with_suffix(".png"))

@@ -218,18 +218,10 @@ def _swept(ablation: Ablation) -> list[str]:
 def _numbers(measure: str, own: Values, reference: str | None, other: Values) -> dict:
     """Describe a row's values, and how they differ from those of its reference."""
     found = paired_difference(own, other) or Difference(np.nan, 0)
-    return {
-        "measure": measure,
-        "num_seeds": len(own),
-        "mean": float(np.mean(list(own.values()))) if own else None,
-        "sd": deviation(own),
-        "reference": reference,
-        "difference": found.mean,
-        "difference_pairs": found.num_pairs,
-        "difference_ci_low": found.low,
-        "difference_ci_high": found.high,
-        "difference_p": found.p,
-    }
+    mean = float(np.mean(list(own.values()))) if own else None
+    numbers = {"measure": measure, "num_seeds": len(own), "mean": mean, "sd": deviation(own), "reference": reference}
+    interval = {"difference_ci_low": found.low, "difference_ci_high": found.high, "difference_p": found.p}
+    return {**numbers, "difference": found.mean, "difference_pairs": found.num_pairs, **interval}
 
 
 def further_rows(ablation: Ablation) -> Comparison | None:

@@ -62,9 +62,8 @@ def first_found(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, ta
     """Pair the picture that each scored query asks about (`asked`) with the one found first (`found`); `match`: of one person."""
     key = task.query_key
     first = lists[lists["rank"] == 1].merge(scores.loc[scores["first_rank"] > 0, [key, "first_rank", "ap"]], on=key)
-    asked = first[key]
-    if task.by_caption:
-        asked = tables.captions.set_index("caption_id")["image_id"].reindex(asked).to_numpy()
+    picture_of = tables.captions.set_index("caption_id")["image_id"]
+    asked = picture_of.reindex(first[key]).to_numpy() if task.by_caption else first[key]
     return first.assign(asked=asked, found=first["image_id"])[[key, "asked", "found", "match", "first_rank", "ap"]]
 
 

@@ -56,7 +56,9 @@ def interval_of(figures: dict, name: str) -> tuple[float, float] | None:
 
 
 def with_interval(figures: dict, name: str) -> str:
-    """Show a figure in percent, behind it its interval, if it has one."""
+    """Show a figure in percent, behind it its interval, if it has one; "-" without the figure."""
+    if name not in figures:
+        return "-"
     ends = interval_of(figures, name)
     return f"{figures[name]:.2f}" + (f" ({ends[0]:.1f}-{ends[1]:.1f})" if ends else "")
 
@@ -110,11 +112,6 @@ class Section:
     title: str
     blocks: list[str | Table | Figure | Definitions]
     short: bool = False
-
-    @property
-    def anchor(self) -> str:
-        """Where a link on the page leads to."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 def plain(text: str) -> str:
@@ -182,6 +179,10 @@ def html_page(title: str, sections: list[Section], foot: str) -> str:
     return _TEMPLATE.module.page(title, sections, foot)
 
 
+def _anchor(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
 def _marked_up(text: str) -> Markup:
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
     return Markup(re.sub(r"\[([^\]]+)\]\(([^)\"]+)\)", r'<a href="\2">\1</a>', text))
@@ -195,5 +196,5 @@ def _image(file: Path, alt: str) -> Markup:
 
 
 _ENVIRONMENT = Environment(autoescape=True, keep_trailing_newline=True)
-_ENVIRONMENT.filters |= {"html": html, "image": _image, "marked_up": _marked_up}
+_ENVIRONMENT.filters |= {"anchor": _anchor, "html": html, "image": _image, "marked_up": _marked_up}
 _TEMPLATE = _ENVIRONMENT.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))

@@ -100,17 +100,14 @@ def _page(audit: dict, context_length: int, has_pairs: bool, content: str, figur
             "Linked pairs, from the least alike to the most; the number is the correlation of the aligned thumbnails.\n\n"
             f"![Pairs of pictures of two data sets that were taken for the same shot]({figures}/pairs.png)"
         )
-    sections.append(
-        "## Data sets\n\n" + "\n\n".join(_dataset(name, account) for name, account in sorted(audit["datasets"].items()))
-    )
-    sections.append(
+    sections += [
+        "## Data sets",
+        *(_dataset(name, account) for name, account in sorted(audit["datasets"].items())),
         f"## Sizes\n\n![Histograms of picture height, picture width and caption length]({figures}/sizes.png)\n\n"
-        f"The last 0.1 % is counted at the edge. Captions are cut at {context_length} tokens."
-    )
-    skipped = audit["skipped_pictures"]
-    listed = [
-        f"- {_code(entry['fault'])} ({entry['dataset']}, {entry['split']}, {entry['role']})" for entry in skipped[:_NUM_SKIPPED]
+        f"The last 0.1 % is counted at the edge. Captions are cut at {context_length} tokens.",
     ]
+    skipped = audit["skipped_pictures"]
+    listed = [f"- {_code(each['fault'])} ({each['dataset']}, {each['split']}, {each['role']})" for each in skipped[:_NUM_SKIPPED]]
     more = [f"- and {len(skipped) - _NUM_SKIPPED:,} more, in the JSON"] if len(skipped) > _NUM_SKIPPED else []
     sections.append("## Skipped pictures\n\n" + ("\n".join(listed + more) if skipped else "None."))
     return "\n\n".join(sections) + "\n"

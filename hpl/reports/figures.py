@@ -43,16 +43,9 @@ def draw_curves(title: str, table: pd.DataFrame, label: str, path: Path, logarit
     names = [name for name in table.columns if name != "epoch" and (table[name].fillna(0) != 0).any()]
     for number, name in enumerate(names):
         known = table[table[name].notna()]
-        total = name == "total"
-        axis.plot(
-            known["epoch"],
-            known[name],
-            label=name,
-            color="black" if total else PALETTE[number % len(PALETTE)],
-            linestyle=["-", "--", ":"][number // len(PALETTE)],
-            linewidth=2.4 if total else 1.5,
-            marker="." if len(known) < 20 else None,
-        )
+        colour, width = ("black", 2.4) if name == "total" else (PALETTE[number % len(PALETTE)], 1.5)
+        style = {"color": colour, "linestyle": ["-", "--", ":"][number // len(PALETTE)], "linewidth": width}
+        axis.plot(known["epoch"], known[name], label=name, marker="." if len(known) < 20 else None, **style)
     axis.set(title=title, xlabel="epoch", ylabel=label, yscale="log" if logarithmic else "linear")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)

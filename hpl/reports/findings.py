@@ -75,9 +75,8 @@ def attention(maps: dict, tables: Manifests, figures: Path) -> list[Section]:
         "the test split, not chosen by their maps. A map is as fine as the patches, and scaled to its own highest value: two "
         "maps do not compare in strength. The caption and the partner are right ones, whether the model finds them or not."
     )
-    return [
-        Section("Where the two tokens look", [text, Figure([(figures / "attention.png", alt)], details=captions)], short=True)
-    ]
+    figure = Figure([(figures / "attention.png", alt)], details=captions)
+    return [Section("Where the two tokens look", [text, figure], short=True)]
 
 
 def similarities(table: pd.DataFrame, figures: Path) -> Section:
@@ -88,9 +87,8 @@ def similarities(table: pd.DataFrame, figures: Path) -> Section:
             path, part = figures / f"similarities_{task.name}_{len(pictures)}.png", part.sort_values("low")
             draw_similarities(title := f"{task.short}, {dataset}", part, path)
             same, others = part["matches"].sum(), part["others"].sum()
-            pictures.append(
-                (path, f"Histogram of the similarities of {same:,} pairs of one person and {others:,} of two: {title}")
-            )
+            alt = f"Histogram of the similarities of {same:,} pairs of one person and {others:,} of two: {title}"
+            pictures.append((path, alt))
     text = (
         "Cosines (or what re-ranking makes of them) of all queries with the gallery that the protocol gives them. The less the "
         "two shapes overlap, the better one threshold would do. Each shape is in percent of its own pairs, and there are far "

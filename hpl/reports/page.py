@@ -1,6 +1,5 @@
 """reports/README.md and reports/index.html: results, where they come from, and what the model finds and confuses."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,29 +10,17 @@ import pandas as pd
 from hpl.config import Params
 from hpl.files import read_json, write_text
 from hpl.manifests.tables import Manifests
-from hpl.reports.content import (
-    BUNDLED,
-    Definitions,
-    Figure,
-    Section,
-    html_page,
-    markdown_page,
-    profile_words,
-    write_tables,
-)
+from hpl.reports.content import BUNDLED, Definitions, Figure, Section, html_page, markdown_page, profile_words
 from hpl.reports.data_audit import counts_table, links_sentence
 from hpl.reports.figures import draw_curves
 from hpl.reports.findings import attention, by_attribute, by_camera, projection, rank_lists, similarities
-from hpl.reports.results import further_sections, headline, results_section, tasks_of
+from hpl.reports.results import further_sections, results_section, tasks_of, write_headline
 from hpl.reports.retrieval_figures import draw_contact_sheet
 from hpl.tasks import I2I, T2I
 
 _SHEET_PEOPLE = 2  # people of each data set and split in the contact sheet
 _SHEET_PICTURES = 5  # of each of them
-_EPOCHS = {
-    "last": "the last epoch is evaluated",
-    "best": "the epoch of the highest mAP on the validation split is evaluated",
-}
+_EPOCHS = {"last": "the last epoch is evaluated", "best": "the epoch of the highest mAP on the validation split is evaluated"}
 _CURVES = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": "train.csv"}
 _FOOT = (
     "Written by the `report` stage. More on the data: [data_audit.md](data_audit.md). If ablations were run, they stand in "
@@ -84,9 +71,7 @@ def write_report(folder: Path, sources: Sources, params: Params, documents: Iter
     write_text(folder / "index.html", html_page("Hierarchical Prompt Learning: report", sections, _FOOT))
     more = "[index.html](index.html) has all of this and more on one page that needs no network: download and open it."
     write_text(folder / "README.md", markdown_page("Report", [*sections, Section("More", [more], short=True)], folder))
-    for document in documents if params.profile == BUNDLED else ():
-        text = headline(metrics, baselines, params, os.path.relpath(folder, document.parent))
-        write_tables(document, "results", text)
+    write_headline(folder, documents, metrics, baselines, params)
 
 
 def _of_first_set(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from pathlib import Path
 from ruamel.yaml import YAML, YAMLError
 
 from hpl.files import HplError, run_stage
-from hpl.reports.content import FIGURE_LABELS, MAIN_FIGURES, figure_labels, interval_of, settings_words, signed
+from hpl.reports.content import FIGURE_LABELS, MAIN_FIGURES, figure_labels, interval_of, settings_words, signed, with_interval
 from hpl.tasks import T2I, TASKS
 
 METRICS, PARAMS, FIGURES_FOLDER = "reports/metrics.json", "params.yaml", "reports/figures"  # as dvc.yaml has them
@@ -109,7 +109,7 @@ def results_table(old: dict, new: dict, same_data: bool = True) -> str:
         comparable = same_data and not differ and before_words == words
         for name, label in labels.items():
             if name in before or name in now:
-                cells = _with_interval(before, name), _with_interval(now, name), _judge(before, now, name, comparable)
+                cells = with_interval(before, name), with_interval(now, name), _judge(before, now, name, comparable)
                 lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)
 
@@ -119,13 +119,6 @@ def _at(metrics: dict, place: str) -> dict:
     for key in place.split("."):
         metrics = metrics.get(key) or {}
     return metrics
-
-
-def _with_interval(figures: dict, name: str) -> str:
-    if name not in figures:
-        return "-"
-    ends = interval_of(figures, name)
-    return f"{figures[name]:.2f}" + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
 
 
 def _judge(before: dict, now: dict, name: str, comparable: bool) -> str:

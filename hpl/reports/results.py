@@ -1,9 +1,12 @@
 """The result tables of the report and of the project's own pages: trained, zero-shot and floors, and what a gain establishes."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from hpl.config import Params
 from hpl.reports.content import (
+    BUNDLED,
     FIGURE_LABELS,
     MAIN_FIGURES,
     Section,
@@ -16,6 +19,7 @@ from hpl.reports.content import (
     profile_words,
     settings_words,
     with_interval,
+    write_tables,
 )
 from hpl.tasks import T2I, TASKS, Task
 
@@ -78,11 +82,12 @@ def results_section(metrics: dict, baselines: dict, histograms: dict) -> Section
     return Section("Results on the test split", [*task_tables(metrics, baselines), text], short=True)
 
 
-def headline(metrics: dict, baselines: dict, params: Params, reports: str) -> str:
-    """Render the result tables as the project's own pages show them, with what was run and which gains are established.
+def write_headline(folder: Path, documents: Iterable[Path], metrics: dict, baselines: dict, params: Params) -> None:
+    """Write the result tables, what was run and which gains are established, between the marks of `results`; of the bundled profile.
 
     Args:
-        reports: the folder of the report, as a link from the page has it.
+        folder: of the report that the text points to.
+        documents: Markdown files.
     """
     queries = " and ".join(f"{metrics[task.name]['num_queries']:,} {task.asks}" for task in tasks_of(metrics))
     gains = {
@@ -90,14 +95,15 @@ def headline(metrics: dict, baselines: dict, params: Params, reports: str) -> st
         for task, gain in metrics.get("gain_over_zero_shot", {}).items()
         for name in MAIN_FIGURES
     }
-    blocks = [
-        *map(markdown, task_tables(metrics, baselines)),
-        f"Profile {profile_words(params.profile)}, seed {params.seed}, test split: {queries} as queries. In brackets 95 % "
-        "intervals over the test people, of a gain paired; its sign is established where the interval leaves zero out.",
-        f"Gains over zero-shot: {established(gains)}." if gains else "",
-        f"[The report]({reports}/README.md) says what each row is; `reports/index.html` has all of it on one page.",
-    ]
-    return "\n\n".join(block for block in blocks if block)
+    tables = "\n\n".join(map(markdown, task_tables(metrics, baselines)))
+    for document in documents if params.profile == BUNDLED else ():
+        text = (
+            f"Profile {profile_words(params.profile)}, seed {params.seed}, test split: {queries} as queries. In brackets 95 % "
+            "intervals over the test people, of a gain paired; its sign is established where the interval leaves zero out.\n"
+            f"Gains over zero-shot: {established(gains)}. [The report]({os.path.relpath(folder, document.parent)}/README.md) "
+            "says what each row is; `reports/index.html`, one page, has more and opens offline."
+        )
+        write_tables(document, "results", f"{tables}\n\n{text}")
 
 
 def other_tables(metrics: dict, baselines: dict) -> list[Table]:
@@ -122,7 +128,18 @@ def further_sections(metrics: dict, baselines: dict) -> list[Section]:
         sections.append(Section("Other data sets", [text, *tables], short=True))
     if composed := metrics.get("composed"):
         sections.append(_composed(composed))
-    if rows := _strangers(metrics.get("open_set", {}), settings_words(metrics.get("settings", {}))):
+    settings, opened = settings_words(metrics.get("settings", {})), metrics.get("open_set", {})
+    rows = [
+        [
+            f"{task.short}{settings}",
+            with_interval(found, "detection_rate"),
+            f"{found['num_known']:,}",
+            f"{found['num_unknown']:,}",
+        ]
+        for task in TASKS.values()
+        if (found := opened.get(task.name))
+    ]
+    if rows:
         text = (
             "Half of the test people, drawn by a seed, leave the gallery; at most one in a hundred of their queries may score "
             "above the threshold. Found: queries of the people who stayed whose best picture is right and above it. With few "
@@ -145,15 +162,3 @@ def _composed(figures: dict) -> Section:
         "two alone on the same queries and galleries. A gain is paired."
     )
     return Section("Composed queries", [text, Table(["query, percent", *labels], rows)], short=True)
-
-
-def _strangers(opened: dict, settings: str) -> list[list[str]]:
-    return [
-        [
-            f"{task.short}{settings}",
-            with_interval(figures, "detection_rate"),
-            *(f"{figures[count]:,}" for count in ("num_known", "num_unknown")),
-        ]
-        for task in TASKS.values()
-        if (figures := opened.get(task.name))
-    ]

@@ -171,11 +171,8 @@ def draw_similarities(title: str, table: pd.DataFrame, path: Path) -> None:
 
 
 def project(features: np.ndarray, seed: int) -> np.ndarray:
-    """Project features n x D onto the plane, n x 2: PCA to 50 dimensions, then t-SNE from the first two.
-
-    One thread: the same bytes again.
-    """
-    with threadpool_limits(1):
+    """Project features n x D onto the plane, n x 2: PCA to 50 dimensions, then t-SNE from the first two, in one thread."""
+    with threadpool_limits(1):  # the same bytes again
         count = min(50, *features.shape)
         reduced = PCA(count, svd_solver="full").fit_transform(np.asarray(features, np.float64))
         return TSNE(2, init="pca", perplexity=min(30, (len(features) - 1) / 3), random_state=seed).fit_transform(reduced)

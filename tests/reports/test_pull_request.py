@@ -48,8 +48,8 @@ def repository(tmp_path: Path) -> Path:
 def test_a_difference_is_judged_by_the_interval() -> None:
     lines = results_table({"t2i": OLD}, {"t2i": NEW}).splitlines()
     assert lines[2:] == [
-        "| T2I R1 | 50.00 | 52.00 (49.00 to 55.00) | ▲ +2.00, within the interval |",
-        "| T2I mAP | 40.00 | 38.00 (37.00 to 39.00) | ▼ \u22122.00, **beyond the interval** |",
+        "| T2I R1 | 50.00 | 52.00 (49.0-55.0) | ▲ +2.00, within the interval |",
+        "| T2I mAP | 40.00 | 38.00 (37.0-39.0) | ▼ \u22122.00, **beyond the interval** |",
     ]
     assert results_table({"t2i": NEW}, {"t2i": OLD}).splitlines()[2].endswith("▼ \u22122.00, within the interval |")
     assert results_table({"i2i": OLD}, {"i2i": OLD | {"rank1": 51.0}}).splitlines()[2:] == [
@@ -61,7 +61,7 @@ def test_a_difference_is_judged_by_the_interval() -> None:
 
 def test_no_difference_is_judged_on_another_test_set() -> None:
     text = results_table({"t2i": OLD}, {"t2i": NEW | {"num_queries": 514}, "i2i": {"rank1": 1.0, "num_queries": 3}})
-    assert "| T2I mAP | 40.00 | 38.00 (37.00 to 39.00) | ▼ \u22122.00 |" in text.splitlines() and "interval" not in text
+    assert "| T2I mAP | 40.00 | 38.00 (37.0-39.0) | ▼ \u22122.00 |" in text.splitlines() and "interval" not in text
     note = "`t2i`: the test set differs (num_queries was 520, is 514); the figures are not comparable as they stand."
     assert text.endswith(f"|\n\n{note}")
     assert "differs" not in results_table({"t2i": OLD}, {"t2i": NEW | {"num_queries": 520}})
@@ -87,7 +87,7 @@ def test_composed_queries_and_strangers_are_rows_of_the_table() -> None:
         "open_set": {"t2i": {"detection_rate": 13.0, "num_known": 8}, "i2i": {"detection_rate": 3.0}},
     }
     assert results_table(old, new).splitlines()[2:] == [
-        "| Composed R1 | 60.00 | 61.00 (60.50 to 62.00) | ▲ +1.00, **beyond the interval** |",
+        "| Composed R1 | 60.00 | 61.00 (60.5-62.0) | ▲ +1.00, **beyond the interval** |",
         "| Strangers T2I, found | 12.00 | 13.00 | ▲ +1.00 |",
         "| Strangers I2I, found | - | 3.00 | - |",
         "",
@@ -159,7 +159,7 @@ def test_a_base_without_figures_is_said(repository: Path) -> None:
     git(repository, "commit", "-qm", "empty", "--allow-empty")
     git(repository, "checkout", "-q", "main")
     text = render_comment("empty", repository)
-    assert "`empty` holds no reports/metrics.json." in text and "| T2I R1 | - | 52.00 (49.00 to 55.00) | - |" in text
+    assert "`empty` holds no reports/metrics.json." in text and "| T2I R1 | - | 52.00 (49.0-55.0) | - |" in text
 
 
 def test_a_base_that_was_not_fetched_is_named(repository: Path, tmp_path: Path) -> None:
