@@ -83,7 +83,7 @@ def results_section(metrics: dict, baselines: dict, histograms: dict) -> Section
 
 
 def write_headline(folder: Path, documents: Iterable[Path], metrics: dict, baselines: dict, params: Params) -> None:
-    """Write the result tables, what was run and which gains are established, between the marks of `results`; of the bundled profile.
+    """Write result tables, what was run and which gains are established, between the marks of `results`; of the bundled profile.
 
     Args:
         folder: of the report that the text points to.
