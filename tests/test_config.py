@@ -258,7 +258,7 @@ def test_dvc_keeps_comments_and_what_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_change_on_the_command_line_stays_in_its_section(tmp_path: Path) -> None:
-    """Even where a section is the same object in two profiles, or in a row and the parameters."""
+    """Even where YAML makes a section the same object in two profiles."""
     file = changed(tmp_path, ("input: {<<: *paper_input}", "input: *paper_input"))
     before, after = load_params(file), load_params(file, ["profiles.paper-icfg-msmt.input.height=192"])
     assert after.profiles["paper-icfg-msmt"].input.height == 192
