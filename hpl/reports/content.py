@@ -179,10 +179,6 @@ def html_page(title: str, sections: list[Section], foot: str) -> str:
     return _TEMPLATE.module.page(title, sections, foot)
 
 
-def _anchor(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
-
-
 def _marked_up(text: str) -> Markup:
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
     return Markup(re.sub(r"\[([^\]]+)\]\(([^)\"]+)\)", r'<a href="\2">\1</a>', text))
@@ -196,5 +192,6 @@ def _image(file: Path, alt: str) -> Markup:
 
 
 _ENVIRONMENT = Environment(autoescape=True, keep_trailing_newline=True)
-_ENVIRONMENT.filters |= {"anchor": _anchor, "html": html, "image": _image, "marked_up": _marked_up}
+_ENVIRONMENT.filters |= {"html": html, "image": _image, "marked_up": _marked_up}
+_ENVIRONMENT.filters["anchor"] = lambda title: re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 _TEMPLATE = _ENVIRONMENT.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))

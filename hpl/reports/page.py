@@ -18,8 +18,7 @@ from hpl.reports.results import further_sections, results_section, tasks_of, wri
 from hpl.reports.retrieval_figures import draw_contact_sheet
 from hpl.tasks import I2I, T2I
 
-_SHEET_PEOPLE = 2  # people of each data set and split in the contact sheet
-_SHEET_PICTURES = 5  # of each of them
+_SHEET_PEOPLE, _SHEET_PICTURES = 2, 5  # people of each data set and split in the contact sheet, and pictures of each
 _EPOCHS = {"last": "the last epoch is evaluated", "best": "the epoch of the highest mAP on the validation split is evaluated"}
 _CURVES = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": "train.csv"}
 _FOOT = (
