@@ -218,8 +218,8 @@ def _scored_tasks(name: str, account: dict, pictures: pd.DataFrame, captions: pd
     scored = [task for task in account["tasks"] if there[task]]
     if not scored or (len(scored) < len(account["tasks"]) and not account["own_data"]):
         raise HplError(
-            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test pictures "
-            "(t2i), or people with a query and a gallery picture, of two cameras if there are cameras (i2i); or `use` without test"
+            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test pictures (t2i),"
+            " or people with a query and a gallery picture, of two cameras if cameras are given (i2i); or `use` without test"
         )
     account["notes"] += [f"the test split cannot be scored for {task}" for task in account["tasks"] if task not in scored]
     return scored
