@@ -46,7 +46,8 @@ def modules(file: Path) -> set[str]:
 
 
 def wrong_deps(deps: Collection[str], imported: Collection[str]) -> list[str]:
-    """Say which imported modules no dep covers, a folder covering all below it, and which deps on hpl cover no imported module."""
+    """Say which imported modules no dep covers, a folder covering all below it, and which deps on hpl cover no imported
+    module."""
     code = [dep.rstrip("/") for dep in deps if Path(dep).parts[0] == "hpl"]
     covers = {dep: {module for module in imported if module == dep or module.startswith(dep + "/")} for dep in code}
     uncovered = set(imported).difference(*covers.values())
