@@ -91,7 +91,7 @@ def test_no_test_module_is_imported(file: Path) -> None:
 
 
 def test_stages_are_the_stages() -> None:
-    expected = "synthesize preprocess audit pretrain cache_features construct_prompts train evaluate report".split()
+    expected = "synthesize preprocess audit pretrain cache_features construct_prompts train baselines evaluate report".split()
     assert STAGES == expected
     assert list(ABLATION["stages"]) == ["ablate", "sweep", "ablation_report"]
     scripts = [*expected, "ablate", "ablation_report"]
@@ -102,6 +102,7 @@ def test_stages_are_the_stages() -> None:
 
 @pytest.mark.parametrize("stage", ENTRIES)
 def test_deps_cover_the_modules_that_a_stage_imports(stage: str) -> None:
+    """A folder covers all below it; a dep of which the stage imports nothing is one too many."""
     deps, script = ENTRIES[stage]["deps"], ENTRIES[stage]["cmd"].split()[1]
     assert not wrong_deps(deps, modules(ROOT / script))
     assert [dep for dep in deps if dep.startswith("stages/")] == [script]
