@@ -14,6 +14,7 @@ from hpl.files import HplError
 TILE = 512, 16384  # queries, gallery pictures, at most
 QUERY_BLOCK = TILE[0]  # queries whose similarities are held at a time
 _UNIT = 64  # sides of tiles are multiples of it
+_ROWS_AT_A_TIME = 4096  # that are scaled
 
 
 def unit(features: np.ndarray) -> np.ndarray:
@@ -23,18 +24,28 @@ def unit(features: np.ndarray) -> np.ndarray:
 
 
 def unit_checked(features: np.ndarray, what: str, count: int) -> np.ndarray:
-    """Scale the features of `count` of something to length one; HplError names a row that is not finite, or that there are not as many."""
-    features = np.asarray(features)
+    """Scale the features of `count` of something to length one, some rows at a time.
+
+    Raises:
+        HplError: there are not as many, or a row holds what is not finite, or what float32 cannot hold or square.
+    """
+    features = np.asanyarray(features)
     if features.ndim != 2 or len(features) != count:
         raise HplError(f"{what} features have shape {features.shape}; expected {count} rows, one for each {what}")
-    with np.errstate(over="ignore"):  # what float32 cannot hold, or square, is told below
-        lengths = np.linalg.norm(features.astype(np.float32, copy=False), axis=1)
-    if not np.isfinite(lengths).all():
-        row = int(np.argmin(np.isfinite(lengths)))
-        finite = np.isfinite(features[row])
-        value = np.abs(features[row]).max() if finite.all() else features[row][~finite][0]
-        raise HplError(f"feature of {what} {row} holds {value}; expected finite numbers whose squares float32 can hold")
-    return unit(features)
+    scaled = np.empty(features.shape, np.float32)
+    for start in range(0, count, _ROWS_AT_A_TIME):
+        rows = features[start : start + _ROWS_AT_A_TIME]
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(rows.astype(np.float32, copy=False), axis=1)
+        if not np.isfinite(lengths).all():
+            row = int(np.argmin(np.isfinite(lengths)))
+            finite = np.isfinite(rows[row])
+            value = np.abs(rows[row]).max() if finite.all() else rows[row][~finite][0]
+            raise HplError(
+                f"feature of {what} {start + row} holds {value}; expected finite numbers whose squares float32 can hold"
+            )
+        scaled[start : start + len(rows)] = unit(rows)
+    return scaled
 
 
 def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = QUERY_BLOCK) -> Iterator[tuple[int, np.ndarray]]:

@@ -45,7 +45,8 @@ class Encoded:
         queries, gallery = self.dataset.queries_and_gallery(task)
         rule = task_rule(task, queries, gallery)
         left, right = self.features(task)
-        left, right = unit_checked(left, "query", len(queries)), unit_checked(right, "gallery picture", len(gallery))[rule.kept]
+        left, right = unit_checked(left, "query", len(queries)), unit_checked(right, "gallery picture", len(gallery))
+        right = right if rule.kept.all() else right[rule.kept]
         if options and options.rerank:
             return reranked_blocks(left, right, options.rerank_k1, options.rerank_k2, options.rerank_lambda), rule
         return cosine_blocks(left, right), rule
