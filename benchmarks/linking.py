@@ -3,8 +3,8 @@
     python benchmarks/linking.py                     # pictures of the bundled renderer
     python benchmarks/linking.py --folder pictures/  # one's own: any folder of distinct pictures
 
-Set A holds three quarters of the pictures. Set B holds changed copies of a third of them, each changed in one of the ways below, and the
-last quarter, which A does not have. Whoever links two different pictures is wrong, also when they show the same person.
+Set A holds three quarters of the pictures. Set B holds changed copies of a third of them, each changed in one of the ways below,
+and the last quarter, which A does not have. Whoever links two different pictures is wrong, also when they show the same person.
 """
 
 import argparse

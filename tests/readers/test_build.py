@@ -1,4 +1,5 @@
-"""From folders to manifests: schema, links, leaks, splits, bad pictures, the store, determinism, and nothing half-written after a fault."""
+"""From folders to manifests: schema, links, leaks, splits, bad pictures, the store, determinism, and nothing half-written after a
+fault."""
 
 import json
 import os
