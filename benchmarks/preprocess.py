@@ -70,18 +70,19 @@ def make_tree(root: Path, scale: float) -> int:
     return total
 
 
-def run(folder: Path) -> None:
-    """One run of the stage, with its seconds, processor time and memory."""
-    command = [sys.executable, str(ROOT / "stages" / "preprocess.py"), "data/raw", "data/manifests", "data/pictures"]
+def run(folder: Path, stage: str = "preprocess", *paths: str) -> None:
+    """One run of a stage, with its seconds, processor time and memory."""
+    paths = paths or ("data/raw", "data/manifests", "data/pictures")
+    command = [sys.executable, str(ROOT / "stages" / f"{stage}.py"), *paths]
     start, used = time.perf_counter(), os.times()
     process = subprocess.Popen(command, cwd=folder, env={**os.environ, "DVC_ROOT": str(folder)})
-    stage, peak = psutil.Process(process.pid), [0]
+    parent, peak = psutil.Process(process.pid), [0]
 
     def watch() -> None:
         while process.poll() is None:
             total = 0
             try:
-                parts = [stage, *stage.children(recursive=True)]
+                parts = [parent, *parent.children(recursive=True)]
             except psutil.NoSuchProcess:  # it ended just now
                 break
             for part in parts:
@@ -99,7 +100,7 @@ def run(folder: Path) -> None:
     seconds, after = time.perf_counter() - start, os.times()
     busy = after.children_user + after.children_system - used.children_user - used.children_system
     if code:
-        sys.exit(f"preprocess ended with {code}")
+        sys.exit(f"{stage} ended with {code}")
     print(
         f"  {seconds:7.1f} s, {busy:7.1f} s of processor time ({busy / seconds:.2f} cores), peak memory {peak[0] / 2**30:.2f} GiB"
     )
