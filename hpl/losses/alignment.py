@@ -33,27 +33,16 @@ def instance_consistency_loss(
     )
 
 
-def instance_alignment_losses(
-    image_prompts_TD: Tensor,
-    text_prompts_TD: Tensor,
-    image_features_TD: Tensor,
-    text_features_TD: Tensor,
-    normalized: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """The halves of L_ILPA (eq. 10): L_tgps = mean |t~_eos - v_t2i|^2 and L_vgps = mean |v~_eos - t_eos|^2 over B_t pairs.
+def instance_alignment_loss(prompts_TD: Tensor, features_TD: Tensor, normalized: bool = True) -> Tensor:
+    """Compute one half of L_ILPA (eq. 10), mean over B_t: L_tgps of t~_eos and v_t2i, or L_vgps of v~_eos and t_eos.
 
     Args:
-        image_prompts_TD, text_prompts_TD: v~_eos and t~_eos.
-        image_features_TD, text_features_TD: v_t2i and t_eos.
         normalized: Decision `loss.normalize_features`.
 
     Returns:
-        (L_tgps, L_vgps), scalars; zero without captions.
+        Scalar; zero without captions.
     """
-    return (
-        mean_squared_distance(text_prompts_TD, image_features_TD, normalized),
-        mean_squared_distance(image_prompts_TD, text_features_TD, normalized),
-    )
+    return mean_squared_distance(prompts_TD, features_TD, normalized)
 
 
 def prompt_regularisation_loss(text_tokens_TKW: Tensor, image_tokens_TKW: Tensor) -> Tensor:

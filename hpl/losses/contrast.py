@@ -11,8 +11,8 @@ def prompt_contrast_losses(
     """L_t2i (eq. 8) and L_i2t (eq. 9): contrast v_t2i with the identity prompts r~_y over the batch, in both directions.
 
     A sample's log-probability is averaged over all its positives; samples of the same identity are positives, never negatives
-    (Khosla et al., SupCon, 2020, as in CLIP-ReID). The P prompts are the distinct identities of the batch, each encoded once; over
-    the batch they stand as often as their identity occurs, which weights the softmax of eq. 9 and the mean of eq. 8 by that count.
+    (Khosla et al., SupCon, 2020, as in CLIP-ReID). The P prompts are the distinct identities of the batch, each encoded once;
+    over the batch they stand as often as their identity occurs: the softmax of eq. 9 and the mean of eq. 8 are weighted so.
 
     Args:
         image_features_BD: v_t2i.
