@@ -72,13 +72,8 @@ class Account:
         return lines + self.notes
 
 
-def create_backbone(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict]:
-    """Build the CLIP model that a profile names, at the pipeline's picture size. Returns it with its configuration."""
-    return create_backbone_with_account(choice, size)[:2]
-
-
-def create_backbone_with_account(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
-    """Build as `create_backbone`, and tell what became of the given weights."""
+def create_backbone(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
+    """Build the CLIP model that a profile names, at the pipeline's picture size. Returns its configuration and account with it."""
     if choice.source == "scratch":
         config = scratch_config(choice, size)
         model = build_clip(config)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class InversionNetwork(nn.Module):
-    """I_v or I_t (eq. 4). Decision: K learnable queries are prepended; a linear map takes them to width W after pre-norm blocks."""
+    """I_v or I_t (eq. 4). Decision: K learnable queries are prepended; after pre-norm blocks a linear map takes them to W."""
 
     def __init__(
         self, *, input_width: int, output_width: int, num_tokens: int, num_layers: int, num_heads: int, output_scale: float

@@ -53,7 +53,7 @@ def local_rank() -> int:
 
 
 def share(count: int, number: int, processes: int) -> slice:
-    """Choose the rows of `count` that process `number` takes: contiguous, in order, as many as each other one takes, or one more."""
+    """Choose the rows of `count` that process `number` takes: contiguous, in order, as many as another takes or one more."""
     return slice(count * number // processes, count * (number + 1) // processes)
 
 

@@ -56,33 +56,24 @@ class Features:
     def join(chunks: list["Features"]) -> "Features":
         """Put the rows of each feature one after the other."""
         columns = {field.name: [getattr(chunk, field.name) for chunk in chunks] for field in fields(Features)}
-        found = {name: [rows for rows in column if rows is not None] for name, column in columns.items()}
-        return Features(**{name: torch.cat(column) for name, column in found.items() if column})
+        columns = {name: [rows for rows in column if rows is not None] for name, column in columns.items()}
+        return Features(**{name: torch.cat(column) for name, column in columns.items() if column})
 
-    def gather(self, num_pictures: int, num_captioned: int) -> "Features":
+    def gather(self, num_captioned: int, num_others: int) -> "Features":
         """Put the features of the whole batch on every process."""
-        counts = {OfPictures: (num_captioned, num_pictures - num_captioned), OfCaptions: (num_captioned,)}
+        counts = {OfPictures: (num_captioned, num_others), OfCaptions: (num_captioned,)}
         return self.map(lambda own, kind: gather_shares(own, *counts[kind]))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class Compared(Features):
     """A whole batch as the terms of eq. 14 see it; of the pictures, those of each task."""
 
-    features: Features
     v_t2i_TD: Tensor
     v_i2i_SD: Tensor
     labels_T: Tensor
     labels_S: Tensor
     loss: Loss
-
-    @classmethod
-    def of(cls, features: Features, batch: Batch, loss: Loss) -> "Compared":
-        """Choose the rows of each task, those of I2I by `loss.i2i_batch`."""
-        classes_BXD, labels_B, captioned = features.classes_BXD, batch.labels_B, batch.num_captioned
-        first = 0 if loss.i2i_batch == "all" or captioned == len(labels_B) else captioned
-        vectors = {"v_t2i_TD": classes_BXD[:captioned, 0], "v_i2i_SD": classes_BXD[first:, 1]}
-        return cls(features=features, labels_T=labels_B[:captioned], labels_S=labels_B[first:], loss=loss, **vectors)
 
 
 class Head:
@@ -94,11 +85,7 @@ class Classifier(Head, nn.Linear):
 
 
 class Neck(Head, nn.BatchNorm1d):
-    """Batch norm whose bias stays zero (Bag of Tricks)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width)
-        self.bias.requires_grad_(False)
+    """Batch norm before a classifier (Bag of Tricks)."""
 
 
 class HPL(nn.Module):
@@ -116,6 +103,7 @@ class HPL(nn.Module):
         torch.manual_seed(seed)  # the same heads with and without prompts, so that an ablation changes one thing
         self.t2i_classifier = Classifier(width, num_identities)
         self.i2i_neck = Neck(width)
+        self.i2i_neck.bias.requires_grad_(False)
         self.i2i_classifier = Classifier(width, num_identities, bias=False)
         for classifier in (self.t2i_classifier, self.i2i_classifier):
             nn.init.normal_(classifier.weight, std=CLASSIFIER_DEVIATION)
@@ -128,15 +116,15 @@ class HPL(nn.Module):
         of the whole from gathered features. With `micro_batch` the networks take so many pictures or captions at a time, once
         more in the backward; losses and gradients stay those of the whole batch.
         """
-        weights = {
-            name: term.weight(loss)
-            for name, term in TERMS.items()
-            if term.task.name in tasks and (self.prompts is not None or not term.of_prompts)
-        }
-        weights = {name: weight for name, weight in weights.items() if weight}
-        features = self._features(batch, T2I.name in tasks, weights, micro_batch)
-        compared = Compared.of(features.gather(len(batch.labels_B), batch.num_captioned), batch, loss)
-        return {name: weight * TERMS[name].compute(self, compared) for name, weight in weights.items()}
+        known = {name: term for name, term in TERMS.items() if self.prompts is not None or not term.of_prompts}
+        weights = {name: term.weight(loss) for name, term in known.items() if term.task.name in tasks and term.weight(loss)}
+        captioned, count = batch.num_captioned, len(batch.labels_B)
+        whole = self._features(batch, T2I.name in tasks, weights, micro_batch).gather(captioned, count - captioned)
+        first = 0 if loss.i2i_batch == "all" or captioned == count else captioned  # of the pictures that I2I sees
+        vectors = {"v_t2i_TD": whole.classes_BXD[:captioned, 0], "v_i2i_SD": whole.classes_BXD[first:, 1]}
+        labels = {"labels_T": batch.labels_B[:captioned], "labels_S": batch.labels_B[first:]}
+        x = Compared(**vars(whole), **vectors, **labels, loss=loss)
+        return {name: weight * TERMS[name].compute(self, x) for name, weight in weights.items()}
 
     def _features(self, batch: Batch, with_text: bool, weights: dict[str, float], micro_batch: int | None) -> Features:
         """Run the networks over the rows of this process, and no more of them than is compared."""
@@ -167,11 +155,9 @@ class HPL(nn.Module):
 
     def _captions(self, weights: dict[str, float], embeddings_TLW: Tensor, ends_T: Tensor, identity_TMW: Tensor) -> Features:
         tokens_TLD = self.texts.encode(embeddings_TLW[:, : int(ends_T.max()) + 1])
-        text_TD, instance_TKW, prompts_TD = at_end(tokens_TLD, ends_T), None, None
-        if "tgps" in weights or "cmpr" in weights:
-            instance_TKW = self.prompts.text_inversion(tokens_TLD, ends_T)
-        if "tgps" in weights:
-            prompts_TD = self.encoder.instance_prompt(identity_TMW, instance_TKW)
+        text_TD, inverted = at_end(tokens_TLD, ends_T), "tgps" in weights or "cmpr" in weights
+        instance_TKW = self.prompts.text_inversion(tokens_TLD, ends_T) if inverted else None
+        prompts_TD = self.encoder.instance_prompt(identity_TMW, instance_TKW) if "tgps" in weights else None
         return Features(text_TD=text_TD, text_instance_TKW=instance_TKW, text_prompts_TD=prompts_TD)
 
     def parameter_groups(self, new_lr_factor: float, train_inversion: bool) -> list[dict]:
@@ -209,15 +195,13 @@ class Term:
             return self.value(hpl, x)
 
 
+# L_total, term by term: those of eq. 2, then eqs. 11, 10 in its halves, and 12.
 TERMS = {
-    "sdm": Term(  # eq. 2
-        T2I,
-        lambda hpl, x: similarity_distribution_loss(x.v_t2i_TD, x.features.text_TD, x.labels_T, x.loss.sdm_temperature),
-        exact=True,
+    "sdm": Term(
+        T2I, lambda hpl, x: similarity_distribution_loss(x.v_t2i_TD, x.text_TD, x.labels_T, x.loss.sdm_temperature), exact=True
     ),
     "id_t2i": Term(
-        T2I,
-        lambda hpl, x: t2i_identity_loss(hpl.t2i_classifier(x.v_t2i_TD), hpl.t2i_classifier(x.features.text_TD), x.labels_T),
+        T2I, lambda hpl, x: t2i_identity_loss(hpl.t2i_classifier(x.v_t2i_TD), hpl.t2i_classifier(x.text_TD), x.labels_T)
     ),
     "tri": Term(
         I2I,
@@ -227,32 +211,33 @@ TERMS = {
     "id_i2i": Term(
         I2I, lambda hpl, x: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(x.v_i2i_SD)), x.labels_S, x.loss.label_smoothing)
     ),
-    "cic": Term(  # eq. 11
+    "cic": Term(
         I2I,
         lambda hpl, x: identity_prompt_loss(x.v_i2i_SD, hpl.prompts.identity_prompts, x.labels_S, x.loss.prompt_temperature),
         weight=lambda loss: loss.identity_prompt,
         of_prompts=True,
         exact=True,
     ),
-    "tgps": Term(  # eq. 10
+    "tgps": Term(
         T2I,
-        lambda hpl, x: instance_alignment_loss(x.features.text_prompts_TD, x.v_t2i_TD, x.loss.normalize_features),
+        lambda hpl, x: instance_alignment_loss(x.text_prompts_TD, x.v_t2i_TD, x.loss.normalize_features),
         weight=lambda loss: loss.instance_align * loss.text_guided,
         of_prompts=True,
     ),
     "vgps": Term(
         T2I,
-        lambda hpl, x: instance_alignment_loss(x.features.image_prompts_TD, x.features.text_TD, x.loss.normalize_features),
+        lambda hpl, x: instance_alignment_loss(x.image_prompts_TD, x.text_TD, x.loss.normalize_features),
         weight=lambda loss: loss.instance_align * loss.vision_guided,
         of_prompts=True,
     ),
-    "cmpr": Term(  # eq. 12
+    "cmpr": Term(
         T2I,
-        lambda hpl, x: prompt_regularisation_loss(x.features.text_instance_TKW, x.features.image_instance_TKW),
+        lambda hpl, x: prompt_regularisation_loss(x.text_instance_TKW, x.image_instance_TKW),
         weight=lambda loss: loss.prompt_reg,
         of_prompts=True,
     ),
 }
+LOSSES = list(TERMS)
 
 
 def in_chunks(encode: Callable[..., Features], micro_batch: int | None, *rows: Tensor, num_chunks: int = 1) -> Features:

@@ -21,7 +21,7 @@ from hpl.runtime.device import out_of_memory
 from hpl.runtime.distributed import average_gradients, check_agreement, rank
 from hpl.runtime.schedule import warmup_cosine
 from hpl.tasks import I2I, T2I, TASKS
-from hpl.training.model import HPL, TERMS
+from hpl.training.model import HPL, LOSSES
 from hpl.training.selection import Best
 
 _SMALLER = (
@@ -40,7 +40,7 @@ def train(
 ) -> tuple[HPL, Curves, dict]:
     """Minimise L_total (eq. 14). Returns the model, on the CPU, its curves, and which epoch it is of and why.
 
-    The test split is never read. The model is that of the last epoch, or by `train.selection` of the best on the validation split.
+    The test split is never read. The model is that of the last epoch, or by `train.selection` of the best in validation.
     """
     options, size, manifests = params.active.train, params.active.input, data.manifests
     pictures, captions = data.pictures("train"), data.captions("train")
@@ -51,7 +51,7 @@ def train(
     held_out = validation_sets(manifests) if options.validate_epochs else {}
     best = Best(options.selection, options.patience, params.tasks, held_out)
     hpl, optimizer = start(clip, prompts, len(pids), params, device)
-    curves = Curves([*TERMS, "total"])
+    curves = Curves([*LOSSES, "total"])
     kept = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
     first_epoch, done = checkpoint.load(**kept)
     for epoch in range(first_epoch, options.epochs + 1):
