@@ -1,4 +1,4 @@
-"""One cell of an ablation: stages I and II and the evaluation, with the parameters of one row and one seed, on a common backbone."""
+"""One cell of an ablation: stages I and II and the evaluation with the parameters of a row and a seed, on a common backbone."""
 
 import fcntl
 import shutil
@@ -53,7 +53,7 @@ def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone:
 
 
 def share_prompts(params: Params, manifests: Path, packed: Path, backbone: Path, kept: Path) -> Path:
-    """Find the prompts of stage I, made by the first cell that needs them; cells with other parameters before stage II have others.
+    """Find the prompts of stage I, made by the first cell that needs them; cells that differ before stage II have others.
 
     A second process that wants the same waits for the first. What is kept stays until the user deletes it, and changes no output.
     Returns the folder.

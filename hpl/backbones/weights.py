@@ -73,7 +73,7 @@ class Account:
 
 
 def create_backbone(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
-    """Build the CLIP model that a profile names, at the pipeline's picture size. Returns its configuration and account with it."""
+    """Build the CLIP model that a profile names, at the pipeline's picture size. Returns its configuration and account too."""
     if choice.source == "scratch":
         config = scratch_config(choice, size)
         model = build_clip(config)
@@ -126,27 +126,21 @@ def build_clip(config: dict) -> CLIP:
 
 
 def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
-    config = open_clip.get_model_config(choice.model)
+    name, config = choice.model, open_clip.get_model_config(choice.model)
     if config is None:
-        raise HplError(
-            f"backbone.model = {choice.model!r}: unknown; expected an open_clip model such as ViT-B-16 or ViT-B-16-quickgelu"
-        )
-    _check_plain(choice.model, config)
+        raise HplError(f"backbone.model = {name!r}: unknown; expected an open_clip model such as ViT-B-16 or ViT-B-16-quickgelu")
+    _check_plain(name, config)
     patch, native = config["vision_cfg"]["patch_size"], config["vision_cfg"]["image_size"]
     if min(size.height, size.width) < patch:
-        raise HplError(
-            f"input.height x width = {size.height} x {size.width}: smaller than a patch of {choice.model}, {patch} pixels"
-        )
+        raise HplError(f"input.height x width = {size.height} x {size.width}: smaller than a patch of {name}, {patch} pixels")
     if choice.stride is not None and choice.stride > patch:
-        raise HplError(
-            f"backbone.stride = {choice.stride}: leaves gaps between the patches of {choice.model}; expected null or 1..{patch}"
-        )
+        raise HplError(f"backbone.stride = {choice.stride}: leaves gaps between patches of {name}; expected null or 1..{patch}")
     path, notes = _locate(choice, config)
     file = read_weight_file(path)
     if file.from_openai and not config.get("quick_gelu"):
-        raise HplError(f"{choice.weights}: OpenAI's weights, which want QuickGELU; {_with_quick_gelu(choice.model)}")
+        raise HplError(f"{choice.weights}: OpenAI's weights, which want QuickGELU; {_with_quick_gelu(name)}")
     if file.irra and not config.get("quick_gelu"):
-        notes.append(f"IRRA's code uses QuickGELU, {choice.model} does not; {_with_quick_gelu(choice.model)}")
+        notes.append(f"IRRA's code uses QuickGELU, {name} does not; {_with_quick_gelu(name)}")
     config["vision_cfg"]["image_size"] = [size.height, size.width]
     config["text_cfg"]["context_length"] = size.context_length
     config |= _overlap(choice.stride, patch)
@@ -159,15 +153,11 @@ def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
 def _check_plain(name: str, config: dict) -> None:
     """Raise HplError unless it is a CLIP ViT whose towers hpl.backbones.towers runs, and whose tokenizer is CLIP's."""
     if not isinstance(config["vision_cfg"].get("layers"), int):
-        raise HplError(
-            f"backbone.model = {name!r}: no ViT of open_clip's own; expected one, which has the class token that HPL adds to"
-        )
+        raise HplError(f"backbone.model = {name!r}: no ViT of open_clip's own; expected one, with the class token HPL adds to")
     sections = {"": config, "vision_cfg.": config["vision_cfg"], "text_cfg.": config["text_cfg"]}
     others = [section + key for section, values in sections.items() for key in values if key not in _PLAIN[section]]
     if others:
-        raise HplError(
-            f"backbone.model = {name!r}: not a plain CLIP ViT, but one with {', '.join(others)}; expected one such as ViT-B-16"
-        )
+        raise HplError(f"backbone.model = {name!r}: no plain CLIP ViT (it has {', '.join(others)}); expected one like ViT-B-16")
 
 
 def _with_quick_gelu(name: str) -> str:
@@ -181,9 +171,7 @@ def _locate(choice: OpenClipBackbone, config: dict) -> tuple[str, list[str]]:
     if choice.weights not in tags:
         if not Path(choice.weights).is_file():
             known = ", ".join(tags) or "a file"
-            raise HplError(
-                f"backbone.weights = {choice.weights!r}: no such file, nor a tag of {choice.model}; expected one of {known}"
-            )
+            raise HplError(f"backbone.weights = {choice.weights!r}: no such file, nor a tag of {choice.model}; expected {known}")
         return choice.weights, []
     if not choice.download:
         raise HplError(
@@ -199,9 +187,7 @@ def _locate(choice: OpenClipBackbone, config: dict) -> tuple[str, list[str]]:
         return open_clip.download_pretrained(tag), notes
     except (OSError, RuntimeError, HTTPException) as error:  # no network, no such file there, a wrong checksum
         reason = " ".join(str(error).split())
-        raise HplError(
-            f"backbone.weights = {choice.weights!r}: could not be fetched ({type(error).__name__}: {reason})"
-        ) from error
+        raise HplError(f"backbone.weights = {choice.weights!r}: cannot be fetched ({type(error).__name__}: {reason})") from error
 
 
 def _unseen_pixels(model: CLIP, size: Input) -> list[str]:
@@ -308,9 +294,8 @@ def save_backbone(folder: Path, model: CLIP, config: dict, account: Account | No
     theirs = {key: value for key, value in config.items() if key != "stride"}
     ours = {"hpl": {"stride": config["stride"]}} if "stride" in config else {}
     write_json(Path(folder) / _CONFIG_FILE, {"model_cfg": theirs, "preprocess_cfg": preprocess} | ours)
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, Path(folder) / WEIGHTS_FILE
-    )
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, Path(folder) / WEIGHTS_FILE)
     if account is not None:
         write_json(Path(folder) / _ACCOUNT_FILE, asdict(account))
 

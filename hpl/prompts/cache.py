@@ -70,7 +70,7 @@ def _half(features: Tensor) -> np.ndarray:
     half = features.to(torch.float16)
     if not torch.isfinite(half).all():
         raise HplError(
-            "cache_features: a feature is not finite in half precision; expected CLIP features, whose values stay under 65504"
+            "cache_features: a feature is not finite in half precision; expected CLIP's, whose values stay under 65504"
         )
     return half.cpu().numpy()
 

@@ -29,13 +29,11 @@ class Curves:
         self.count += 1
         self.steps += 1
 
-    def end_epoch(self, epoch: int, **more: float) -> dict[str, float]:
-        """Close the epoch; returns its row."""
+    def end_epoch(self, epoch: int, **more: float) -> None:
+        """Close the epoch with a row of its own."""
         means = {name: float(value) / self.count for name, value in self.sums.items()}
-        row = {"epoch": epoch, **dict.fromkeys(self.losses, 0.0), **means, **more}
-        self.rows.append(row)
+        self.rows.append({"epoch": epoch, **dict.fromkeys(self.losses, 0.0), **means, **more})
         self.sums, self.count = {}, 0
-        return row
 
     def state_dict(self) -> dict:
         """Hand out what a checkpoint keeps."""

@@ -22,13 +22,9 @@ def prepare_device(device: str, num_threads: int, seed: int) -> torch.device:
             raise HplError(f"device = {device!r}: torch sees {count} CUDA devices; expected auto, cpu or a device that exists")
         if world_size() > 1:
             if ":" in device:
-                raise HplError(
-                    f"device = {device!r} with {world_size()} processes; expected auto or cuda: each takes its own GPU"
-                )
+                raise HplError(f"device = {device!r} with {world_size()} processes; expected auto or cuda: each takes its own")
             if local_rank() >= count:
-                raise HplError(
-                    f"process {local_rank()} of this machine finds {count} CUDA devices; expected one for each process"
-                )
+                raise HplError(f"process {local_rank()} of this machine finds {count} CUDA devices; expected one a process")
             torch.cuda.set_device(local_rank())
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -136,9 +136,7 @@ def check_agreement(what: str, tensors: Iterable[Tensor]) -> None:
     sums += [tensor.detach().flatten().view(torch.int32).sum(dtype=torch.int64).cpu() for tensor in tensors]
     own = torch.stack(sums)[None]
     if (gather_rows(own, [1] * world_size()) != own).any():
-        raise HplError(
-            f"{what}: the {world_size()} processes differ; expected the same files, code and kind of device for all of them"
-        )
+        raise HplError(f"{what}: the {world_size()} processes differ; expected the same files, code and kind of device for all")
 
 
 def run_processes(main: Callable[[], None], num_processes: int) -> None:

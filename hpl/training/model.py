@@ -180,61 +180,55 @@ class Term:
     Attributes:
         weight: its weight; 0 leaves it out, and what it alone would compare is not computed.
         of_prompts: it needs those of stage I, and is left out without them.
-        exact: half precision is too coarse for it, as for cosines / 0.02.
+        half: it may run in half precision, which is too coarse for cosines / 0.02.
     """
 
     task: Task
     value: Callable[[HPL, Compared], Tensor]
     weight: Callable[[Loss], float] = lambda loss: 1.0
     of_prompts: bool = False
-    exact: bool = False
+    half: bool = False
 
     def compute(self, hpl: HPL, x: Compared) -> Tensor:
         """Compare the features of a batch."""
-        with torch.autocast(x.labels_T.device.type, enabled=False) if self.exact else nullcontext():
+        with nullcontext() if self.half else torch.autocast(x.labels_T.device.type, enabled=False):
             return self.value(hpl, x)
 
 
+_of_prompts = partial(Term, of_prompts=True)
 # L_total, term by term: those of eq. 2, then eqs. 11, 10 in its halves, and 12.
 TERMS = {
-    "sdm": Term(
-        T2I, lambda hpl, x: similarity_distribution_loss(x.v_t2i_TD, x.text_TD, x.labels_T, x.loss.sdm_temperature), exact=True
-    ),
+    "sdm": Term(T2I, lambda hpl, x: similarity_distribution_loss(x.v_t2i_TD, x.text_TD, x.labels_T, x.loss.sdm_temperature)),
     "id_t2i": Term(
-        T2I, lambda hpl, x: t2i_identity_loss(hpl.t2i_classifier(x.v_t2i_TD), hpl.t2i_classifier(x.text_TD), x.labels_T)
+        T2I,
+        half=True,
+        value=lambda hpl, x: t2i_identity_loss(hpl.t2i_classifier(x.v_t2i_TD), hpl.t2i_classifier(x.text_TD), x.labels_T),
     ),
     "tri": Term(
-        I2I,
-        lambda hpl, x: batch_hard_triplet_loss(x.v_i2i_SD, x.labels_S, x.loss.triplet_margin, x.loss.normalize_triplet),
-        exact=True,
+        I2I, lambda hpl, x: batch_hard_triplet_loss(x.v_i2i_SD, x.labels_S, x.loss.triplet_margin, x.loss.normalize_triplet)
     ),
     "id_i2i": Term(
-        I2I, lambda hpl, x: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(x.v_i2i_SD)), x.labels_S, x.loss.label_smoothing)
+        I2I,
+        half=True,
+        value=lambda hpl, x: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(x.v_i2i_SD)), x.labels_S, x.loss.label_smoothing),
     ),
-    "cic": Term(
+    "cic": _of_prompts(
         I2I,
         lambda hpl, x: identity_prompt_loss(x.v_i2i_SD, hpl.prompts.identity_prompts, x.labels_S, x.loss.prompt_temperature),
-        weight=lambda loss: loss.identity_prompt,
-        of_prompts=True,
-        exact=True,
+        lambda loss: loss.identity_prompt,
     ),
-    "tgps": Term(
+    "tgps": _of_prompts(
         T2I,
         lambda hpl, x: instance_alignment_loss(x.text_prompts_TD, x.v_t2i_TD, x.loss.normalize_features),
-        weight=lambda loss: loss.instance_align * loss.text_guided,
-        of_prompts=True,
+        lambda loss: loss.instance_align * loss.text_guided,
     ),
-    "vgps": Term(
+    "vgps": _of_prompts(
         T2I,
         lambda hpl, x: instance_alignment_loss(x.image_prompts_TD, x.text_TD, x.loss.normalize_features),
-        weight=lambda loss: loss.instance_align * loss.vision_guided,
-        of_prompts=True,
+        lambda loss: loss.instance_align * loss.vision_guided,
     ),
-    "cmpr": Term(
-        T2I,
-        lambda hpl, x: prompt_regularisation_loss(x.text_instance_TKW, x.image_instance_TKW),
-        weight=lambda loss: loss.prompt_reg,
-        of_prompts=True,
+    "cmpr": _of_prompts(
+        T2I, lambda hpl, x: prompt_regularisation_loss(x.text_instance_TKW, x.image_instance_TKW), lambda loss: loss.prompt_reg
     ),
 }
 LOSSES = list(TERMS)

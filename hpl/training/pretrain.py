@@ -34,10 +34,7 @@ def pretrain(
         return curves
     captions = data.captions("pretrain")
     if captions.empty:
-        raise HplError(
-            "pretrain: no caption is left for pretraining; "
-            "expected people who occur in no test set in a data set with use: [pretrain]"
-        )
+        raise HplError("pretrain: no caption is left; expected people of no test set in a data set with use: [pretrain]")
     reader, image_ids = data.reader(data.pictures("pretrain"), size), captions["image_id"].to_numpy()
     images, texts = ImageTower(model, task_routing=False).to(device).train(), TextTower(model).to(device).train()
     optimizer = _optimizer(model.to(device), options)

@@ -24,9 +24,7 @@ from hpl.tasks import I2I, T2I, TASKS
 from hpl.training.model import HPL, LOSSES
 from hpl.training.selection import Best
 
-_SMALLER = (
-    "lower train.t2i_batch and train.i2i_batch, or set train.micro_batch (same losses) or train.gradient_checkpointing: true"
-)
+_SMALLER = "lower train.t2i_batch and train.i2i_batch, or set train.micro_batch (same losses) or train.gradient_checkpointing"
 
 
 @out_of_memory(_SMALLER)
@@ -59,10 +57,8 @@ def train(
             break
         hpl.train()
         steps = epoch_steps(captions, _people(data), pids, params, epoch)
-        batches = StepDataset(
-            reader, captions["caption"], size.context_length, steps[done:], options.pad, options.erase_probability
-        )
-        loader, title = load_steps(batches, options.loader_workers, device), f"train {epoch}/{options.epochs}"
+        rest = StepDataset(reader, captions["caption"], size.context_length, steps[done:], options.pad, options.erase_probability)
+        loader, title = load_steps(rest, options.loader_workers, device), f"train {epoch}/{options.epochs}"
         progress = tqdm(loader, initial=done, total=len(steps), desc=title, unit="steps", disable=rank() > 0)
         for number, batch in enumerate(progress, start=done):
             time = epoch - 1 + number / len(steps)
