@@ -16,7 +16,8 @@ from hpl.manifests.tables import Manifests
 from hpl.prompts.cache import FeatureCache, cache_features
 from hpl.prompts.construct import construct_prompts
 from hpl.prompts.learned import load_prompts, save_prompts
-from hpl.retrieval.test_sets import evaluate_towers
+from hpl.retrieval.features import Extractor
+from hpl.retrieval.figures import evaluate_towers
 from hpl.runtime.checkpoint import Checkpoint, work_key
 from hpl.runtime.device import prepare_device
 from hpl.training.train import train
@@ -47,8 +48,8 @@ def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone:
         device, clip = _start(params, backbone)
         learned = load_prompts(prompts, params.prompt, profile.inversion, TextTower(clip)) if prompts else None
         model, curves, selection = train(clip, learned, data, params, device, checkpoint)
-        towers = model.images, model.texts
-        metrics = evaluate_towers(*towers, data.manifests, profile.input, profile.evaluate, device, checkpoint, "trained")
+        extractor = Extractor.of(model.images, model.texts, profile, device, checkpoint.within("trained"))
+        metrics = evaluate_towers(extractor, data.manifests, profile.evaluate)
     return {"metrics": metrics, "steps": curves.steps, "selection": selection}
 
 

@@ -14,7 +14,9 @@ from hpl.batches.sampling import identity_batches, shuffled_batches
 from hpl.config import Params
 from hpl.files import HplError
 from hpl.prompts.learned import LearnedPrompts
-from hpl.retrieval.validation import validate, validation_sets
+from hpl.retrieval.features import Extractor
+from hpl.retrieval.figures import validate
+from hpl.retrieval.sets import read_validation_sets
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.runtime.curves import Curves, check_finite
 from hpl.runtime.device import out_of_memory
@@ -46,8 +48,8 @@ def train(
     if prompts is not None and prompts.pids.tolist() != pids.tolist():
         raise HplError("train: the prompts were made for other training identities; run the construct_prompts stage again")
     reader = data.reader(pictures, size)
-    held_out = validation_sets(manifests) if options.validate_epochs else {}
-    best = Best(options.selection, options.patience, params.tasks, held_out)
+    held_out = read_validation_sets(manifests) if options.validate_epochs else []
+    best = Best(options.selection, options.patience, params.tasks, {task.name for each in held_out for task in each.tasks})
     hpl, optimizer = start(clip, prompts, len(pids), params, device)
     curves = Curves([*LOSSES, "total"])
     kept = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
@@ -80,7 +82,9 @@ def train(
         check_agreement(f"train, epoch {epoch}", hpl.parameters())
         figures = {}
         if held_out and (epoch % options.validate_epochs == 0 or epoch == options.epochs):
-            figures = validate(hpl.images, hpl.texts, manifests, held_out, size, options.t2i_batch + options.i2i_batch, device)
+            batch_size = options.t2i_batch + options.i2i_batch
+            extractor = Extractor(images=hpl.images, texts=hpl.texts, size=size, batch_size=batch_size, device=device)
+            figures = validate(extractor, manifests, held_out)
             best.offer(epoch, figures, hpl)
         curves.end_epoch(epoch, lr=lr, **{f"val_{task}_mAP": figures.get(task, math.nan) for task in TASKS})
         checkpoint.save(epoch + 1, 0, **kept)
