@@ -78,7 +78,7 @@ def construct_prompts(
 
 
 def construct_losses(prompts: LearnedPrompts, encoder: PromptEncoder, batch: CachedBatch, loss: Loss) -> ConstructLosses:
-    """Compute L_t2i, L_i2t and L_ic of one batch."""
+    """Compute L_t2i, L_i2t and L_ic of one batch; eq. 13 is their sum."""
     labels_B, num_captioned = batch.labels_B, len(batch.ends_T)
     image_features_BD = batch.image_tokens_BXD[:, _V_T2I]
     identity_BMW = prompts.identity_tokens[labels_B]
