@@ -6,17 +6,10 @@ import re
 import pytest
 
 from hpl.config import load_params
-from hpl.reports.page import result_table
 from hpl.reports.pull_request import flat
 from tests.support.imports import ROOT
 
 README = (ROOT / "README.md").read_text()
-
-
-def test_the_result_table_is_the_committed_metrics() -> None:
-    metrics, baselines = (json.loads((ROOT / "reports" / name).read_text()) for name in ("metrics.json", "baselines.json"))
-    assert result_table(metrics, baselines) in README
-    assert result_table(metrics, baselines) in (ROOT / "reports" / "README.md").read_text()
 
 
 def test_the_bundled_set_tells_methods_apart() -> None:
