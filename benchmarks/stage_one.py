@@ -22,13 +22,13 @@ import torch
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
 from hpl.backbones.weights import build_clip, scratch_config
+from hpl.batches.loading import TrainingData
 from hpl.batches.transforms import normalise
 from hpl.config import Params, load_params
 from hpl.manifests.shards import ShardReader, ShardWriter
-from hpl.prompts.cache import cache_features
+from hpl.prompts.cache import CachedBatch, FeatureCache, cache_features
 from hpl.prompts.construct import construct_losses
-from hpl.prompts.features import FeatureCache
-from hpl.prompts.parts import PromptParts
+from hpl.prompts.learned import LearnedPrompts
 from hpl.prompts.template import PromptEncoder
 from hpl.runtime.device import prepare_device
 
@@ -77,16 +77,14 @@ def main() -> None:
         packed.mkdir(), features.mkdir()
         with ShardWriter(packed, "pictures", 4096) as writer:
             writer.append(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-        cache_features(images, texts, pictures, packed, profile.cache_features, profile.input, features, device)
+        cache_features(clip, TrainingData(pictures, packed), params, features, device)
         size = sum(file.stat().st_size for file in features.glob("image_tokens*"))
         size_text = sum(file.stat().st_size for file in features.glob("text_tokens*"))
         cache, reader = FeatureCache(features), ShardReader(packed, "pictures")
         tower = frozen_copy(texts)
-        parts, encoder = (
-            PromptParts(params.prompt, profile.inversion, tower, list(range(1, args.batch // 4 + 2))).to(device),
-            PromptEncoder(tower).to(device),
-        )
-        optimizer = torch.optim.Adam([parameter for parameter in parts.parameters() if parameter.requires_grad], lr=1e-5)
+        prompts = LearnedPrompts(params.prompt, profile.inversion, tower, list(range(1, args.batch // 4 + 2))).to(device)
+        encoder = PromptEncoder(tower).to(device)
+        optimizer = torch.optim.Adam([parameter for parameter in prompts.parameters() if parameter.requires_grad], lr=1e-5)
         rows, labels = np.arange(args.batch), torch.arange(args.batch, device=device) // 4
         tokens = tokenize(pictures.captions["caption"], profile.input.context_length).to(device)
 
@@ -102,9 +100,9 @@ def main() -> None:
         for step in range(args.steps + 1):
             for source, times in seconds.items():
                 start = time.perf_counter()
-                losses = construct_losses(parts, encoder, *source(), labels, params.loss)
+                losses = construct_losses(prompts, encoder, CachedBatch(*source(), labels), params.loss)
                 optimizer.zero_grad()
-                sum(losses.values()).backward()
+                sum(losses).backward()
                 optimizer.step()
                 if device.type == "cuda":
                     torch.cuda.synchronize()

@@ -19,7 +19,6 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
@@ -32,20 +31,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.stage_one import clip_of
-from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
+from hpl.backbones.towers import ImageTower, TextTower, compile_blocks, frozen_copy
 from hpl.batches.loading import Batch, TrainingPictures
 from hpl.batches.transforms import augment, normalise
-from hpl.config import Profile, load_params
-from hpl.losses.alignment import instance_alignment_losses, prompt_regularisation_loss
-from hpl.losses.contrast import identity_prompt_loss
-from hpl.losses.identity import i2i_identity_loss, t2i_identity_loss
-from hpl.losses.sdm import similarity_distribution_loss
-from hpl.losses.triplet import batch_hard_triplet_loss
+from hpl.config import Params, Profile, load_params
 from hpl.manifests.shards import ShardWriter
 from hpl.prompts import inversion
-from hpl.prompts.parts import PromptParts
-from hpl.runtime.device import compile_blocks, prepare_device
-from hpl.training.model import HPL
+from hpl.prompts.learned import LearnedPrompts
+from hpl.runtime.device import prepare_device
+from hpl.training.model import HPL, TERMS, Compared
 
 END = 49407  # CLIP's end-of-text
 
@@ -108,34 +102,31 @@ def make_batch(count: int, people: int, size: tuple[int, int, int], padded: bool
     return Batch(images, tokens, torch.cat([pairs, pictures]), count).to(device)
 
 
-def loss_shares(hpl: HPL, batch: Batch, params, device: torch.device) -> dict[str, float]:
+def loss_shares(hpl: HPL, batch: Batch, params: Params, device: torch.device) -> dict[str, float]:
     """Milliseconds of each loss, from features to the gradient of the features."""
-    loss, count = params.loss, batch.num_captioned
-    width = hpl.t2i_classifier.in_features
-    people, tokens = hpl.t2i_classifier.out_features, params.prompt
+    count, width, tokens = batch.num_captioned, hpl.t2i_classifier.in_features, params.prompt.instance_tokens
 
     def features(*shape: int) -> Tensor:
         return torch.randn(*shape, device=device, requires_grad=True)
 
-    image_t2i, text, image_i2i = features(count, width), features(count, width), features(len(batch.labels_B), width)
-    prompts = features(count, width), features(count, width)
-    pseudo = [features(count, tokens.instance_tokens, hpl.texts.width) for _ in range(2)]
-    table, labels = torch.randn(people, width, device=device), batch.labels_B
-    terms: dict[str, Callable[[], Tensor]] = {
-        "sdm": lambda: similarity_distribution_loss(image_t2i, text, labels[:count], loss.sdm_temperature),
-        "id_t2i": lambda: t2i_identity_loss(hpl.t2i_classifier(image_t2i), hpl.t2i_classifier(text), labels[:count]),
-        "tri": lambda: batch_hard_triplet_loss(image_i2i, labels, loss.triplet_margin, loss.normalize_triplet),
-        "id_i2i": lambda: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(image_i2i)), labels, loss.label_smoothing),
-        "cic": lambda: identity_prompt_loss(image_i2i, table, labels, loss.prompt_temperature),
-        "tgps + vgps": lambda: sum(instance_alignment_losses(*prompts, image_t2i, text, loss.normalize_features)),
-        "cmpr": lambda: prompt_regularisation_loss(*pseudo),
-    }
+    compared = Compared(
+        text_TD=features(count, width),
+        image_instance_TKW=features(count, tokens, hpl.texts.width),
+        text_instance_TKW=features(count, tokens, hpl.texts.width),
+        image_prompts_TD=features(count, width),
+        text_prompts_TD=features(count, width),
+        v_t2i_TD=features(count, width),
+        v_i2i_SD=features(len(batch.labels_B), width),
+        labels_T=batch.labels_B[:count],
+        labels_S=batch.labels_B,
+        loss=params.loss,
+    )
     times = {}
-    for name, term in terms.items():
+    for name, term in TERMS.items():
         seconds = []
         for _ in range(6):
             start = clock(device)
-            term().backward()
+            term.compute(hpl, compared).backward()
             seconds.append(clock(device) - start)
         times[name] = 1000 * statistics.median(seconds[1:])
     return times
@@ -162,8 +153,8 @@ def main() -> None:
     device = prepare_device(options.device, options.threads or params.num_threads, 0)
     count = options.batch or profile.train.t2i_batch
     clip = clip_of(params)
-    parts = PromptParts(params.prompt, profile.inversion, frozen_copy(TextTower(clip)), list(range(options.people)))
-    hpl = HPL(clip, params.model, options.people, parts, 0).to(device).train()
+    prompts = LearnedPrompts(params.prompt, profile.inversion, frozen_copy(TextTower(clip)), list(range(options.people)))
+    hpl = HPL(clip, params.model, options.people, prompts, 0).to(device).train()
     size = profile.input.height, profile.input.width, profile.input.context_length
     cut, padded = (make_batch(count, options.people, size, full, device) for full in (False, True))
 

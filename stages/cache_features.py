@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.weights import load_backbone
+from hpl.batches.loading import TrainingData
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
@@ -16,16 +16,16 @@ from hpl.runtime.device import prepare_device
 def main() -> None:
     manifests, packed, backbone, features = map(Path, sys.argv[1:])
     params = load_params()
+    profile = params.active
     device = prepare_device(params.device, params.num_threads, params.seed)
     clip, _ = load_backbone(backbone)
-    images = ImageTower(clip, **params.model.model_dump(), seed=params.seed)
-    options, size = params.active.cache_features, params.active.input
-    key = work_key([manifests, packed, backbone], params.model, options, size, params.seed, str(device), params.num_threads)
+    chosen = params.model_dump(include={"model", "seed", "num_threads"})
+    key = work_key([manifests, packed, backbone], chosen, profile.cache_features, profile.input, str(device))
     with (
         Checkpoint(kept_folder("cache_features") / key, params.checkpoint_seconds) as checkpoint,
         output_folder(features) as folder,
     ):
-        cache_features(images, TextTower(clip), Manifests(manifests), packed, options, size, folder, device, checkpoint)
+        cache_features(clip, TrainingData(Manifests(manifests), packed), params, folder, device, checkpoint)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from hpl.backbones.weights import create_backbone_with_account, save_backbone
+from hpl.backbones.weights import create_backbone, save_backbone
+from hpl.batches.loading import TrainingData
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
@@ -18,15 +19,15 @@ def main() -> None:
     params = load_params()
     profile = params.active
     device = prepare_device(params.device, params.num_threads, params.seed)
-    model, config, account = create_backbone_with_account(profile.backbone, profile.input)
+    model, config, account = create_backbone(profile.backbone, profile.input)
     if not rank():
         print("backbone:", "\n  ".join(account.lines()), file=sys.stderr)
     given = [Path(profile.backbone.weights)] if profile.backbone.source == "open_clip" else []
     inputs = [manifests, packed, *(file for file in given if file.is_file())]
-    machine = str(device), params.num_threads, params.num_processes
-    key = work_key(inputs, profile.backbone, profile.pretrain, profile.input, params.seed, *machine)
+    chosen = params.model_dump(include={"seed", "num_threads", "num_processes"})
+    key = work_key(inputs, profile.backbone, profile.pretrain, profile.input, chosen, str(device))
     with Checkpoint(kept_folder("pretrain") / key, params.checkpoint_seconds) as checkpoint:
-        curves = pretrain(model, Manifests(manifests), packed, profile.pretrain, profile.input, params.seed, device, checkpoint)
+        curves = pretrain(model, TrainingData(Manifests(manifests), packed), params, device, checkpoint)
         if rank():
             return  # the first process writes
         with output_folder(backbone) as folder:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from hpl.backbones.towers import TextTower
 from hpl.backbones.trained import save_trained
-from hpl.backbones.weights import load_backbone
+from hpl.backbones.weights import WEIGHTS_FILE, load_backbone
+from hpl.batches.loading import TrainingData
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
-from hpl.prompts.parts import load_parts
+from hpl.prompts.learned import PROMPTS_FILE, load_prompts
 from hpl.runtime.checkpoint import Checkpoint, work_key
 from hpl.runtime.device import prepare_device
 from hpl.runtime.distributed import rank, run_processes
@@ -26,16 +27,17 @@ def main() -> None:
     profile = params.active
     device = prepare_device(params.device, params.num_threads, params.seed)
     clip, config = load_backbone(backbone)
-    parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if params.prompt.enabled else None
+    learned = load_prompts(prompts, params.prompt, profile.inversion, TextTower(clip)) if params.prompt.enabled else None
     chosen = params.model_dump(include=DECLARED)
-    choices = chosen, profile.train, profile.inversion, profile.input, str(device), params.num_processes
-    key = work_key([manifests, packed, backbone, prompts], *choices)
+    sections = profile.model_dump(include={"train", "inversion", "input"})
+    key = work_key([manifests, packed, backbone, prompts], chosen, sections, str(device), params.num_processes)
     with Checkpoint(kept_folder("train") / key, params.checkpoint_seconds) as checkpoint:
-        model, curves, selection = train(clip, parts, Manifests(manifests), packed, params, device, checkpoint)
+        data = TrainingData(Manifests(manifests), packed)
+        model, curves, selection = train(clip, learned, data, params, device, checkpoint)
         if rank():
             return  # the first process writes
         files = {"images": manifests / "images.parquet", "captions": manifests / "captions.parquet"}
-        files |= {"backbone": backbone / "open_clip_model.safetensors", "prompts": prompts / "prompts.safetensors"}
+        files |= {"backbone": backbone / WEIGHTS_FILE, "prompts": prompts / PROMPTS_FILE}
         description = {"clip": config, "task_routing": params.model.task_routing, "selection": selection, **provenance(files)}
         description |= {"params": chosen, "train": profile.train.model_dump(), "input": profile.input.model_dump()}
         with output_folder(trained) as folder:

@@ -1,31 +1,32 @@
-"""One cell of an ablation: stages I and II and the evaluation, with the parameters of one row and one seed, on a common backbone."""
+"""One cell of an ablation: stages I and II and the evaluation with the parameters of a row and a seed, on a common backbone."""
 
 import fcntl
 import shutil
 from pathlib import Path
 
 import torch
+from open_clip.model import CLIP
 
-from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
+from hpl.backbones.towers import TextTower, frozen_copy
 from hpl.backbones.weights import load_backbone
+from hpl.batches.loading import TrainingData
 from hpl.config import Params
 from hpl.files import output_folder
 from hpl.manifests.tables import Manifests
-from hpl.prompts.cache import cache_features
+from hpl.prompts.cache import FeatureCache, cache_features
 from hpl.prompts.construct import construct_prompts
-from hpl.prompts.features import FeatureCache
-from hpl.prompts.parts import load_parts, save_parts
+from hpl.prompts.learned import load_prompts, save_prompts
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.figures import evaluate_towers
 from hpl.runtime.checkpoint import Checkpoint, work_key
 from hpl.runtime.device import prepare_device
 from hpl.training.train import train
 
-USED = {"seed", "device", "num_threads", "tasks", "model", "prompt", "loss"}  # parameters of a cell, beside its profile
+_USED = {"seed", "device", "num_threads", "tasks", "model", "prompt", "loss"}  # parameters of a cell, beside its profile
 
 
 def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone: Path, kept: Path) -> dict:
-    """What the stages cache_features to evaluate do, in one process: with the same parameters, the same figures to the last digit.
+    """Run the stages cache_features to evaluate in one process: the same parameters give the same figures to the last digit.
 
     Args:
         name: of the cell; cells of equal parameters may run side by side.
@@ -34,29 +35,29 @@ def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone:
         kept: folder outside all outputs, for state that a killed run goes on from and for what cells share.
 
     Returns:
-        `metrics` of both tasks as reports/metrics.json has them, `steps`, the optimiser steps of stage II, and `selection`, the epoch
-        that the model is of.
+        `metrics` of both tasks as reports/metrics.json has them, `steps`, the optimiser steps of stage II, and `selection`, the
+        epoch that the model is of.
 
     Raises:
         HplError: a loss is not finite; the same cell is running in another process.
     """
-    profile, tables = params.active, Manifests(manifests)
+    profile, data = params.active, TrainingData(Manifests(manifests), packed)
     prompts = share_prompts(params, manifests, packed, backbone, kept) if params.prompt.enabled else None
-    key = work_key([manifests, packed, backbone], params.model_dump(include=USED), profile)
+    key = work_key([manifests, packed, backbone], params.model_dump(include=_USED), profile)
     with Checkpoint(kept / "cells" / f"{name}-{key}", params.checkpoint_seconds) as checkpoint:
-        device = _prepare(params)
-        clip, _ = load_backbone(backbone)
-        parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if prompts else None
-        model, curves, selection = train(clip, parts, tables, packed, params, device, checkpoint)
+        device, clip = _start(params, backbone)
+        learned = load_prompts(prompts, params.prompt, profile.inversion, TextTower(clip)) if prompts else None
+        model, curves, selection = train(clip, learned, data, params, device, checkpoint)
         extractor = Extractor.of(model.images, model.texts, profile, device, checkpoint.within("trained"))
-        metrics = evaluate_towers(extractor, tables, profile.evaluate)
+        metrics = evaluate_towers(extractor, data.manifests, profile.evaluate)
     return {"metrics": metrics, "steps": curves.steps, "selection": selection}
 
 
 def share_prompts(params: Params, manifests: Path, packed: Path, backbone: Path, kept: Path) -> Path:
-    """Folder of the prompt parts of stage I, made by the first cell that needs them; cells with other parameters before stage II have others.
+    """Find the prompts of stage I, made by the first cell that needs them; cells that differ before stage II have others.
 
     A second process that wants the same waits for the first. What is kept stays until the user deletes it, and changes no output.
+    Returns the folder.
     """
     profile, loss = params.active, params.loss
     key = work_key(
@@ -73,24 +74,21 @@ def share_prompts(params: Params, manifests: Path, packed: Path, backbone: Path,
         if prompts.is_dir():
             return prompts
         if not features.is_dir():
-            device = _prepare(params)
-            clip, _ = load_backbone(backbone)
-            images = ImageTower(clip, **params.model.model_dump(), seed=params.seed)
-            settings = Manifests(manifests), packed, profile.cache_features, profile.input
+            device, clip = _start(params, backbone)
+            data = TrainingData(Manifests(manifests), packed)
             with Checkpoint(folder / "cache_features", params.checkpoint_seconds) as checkpoint, output_folder(features) as out:
-                cache_features(images, TextTower(clip), *settings, out, device, checkpoint)
+                cache_features(clip, data, params, out, device, checkpoint)
         with Checkpoint(folder / "construct_prompts", params.checkpoint_seconds) as checkpoint:
-            device = _prepare(params)
-            clip, _ = load_backbone(backbone)
+            device, clip = _start(params, backbone)
             tower = frozen_copy(TextTower(clip))
-            choices = params.prompt, profile.inversion, loss, profile.construct_prompts, params.seed
-            parts, _ = construct_prompts(FeatureCache(features), tower, *choices, device, checkpoint)
+            learned, _ = construct_prompts(FeatureCache(features), tower, params, device, checkpoint)
             with output_folder(prompts) as out:
-                save_parts(out, parts)
+                save_prompts(out, learned)
         shutil.rmtree(features)
     return prompts
 
 
-def _prepare(params: Params) -> torch.device:
-    """The device, with torch seeded as at the start of a stage."""
-    return prepare_device(params.device, params.num_threads, params.seed)
+def _start(params: Params, backbone: Path) -> tuple[torch.device, CLIP]:
+    """Prepare the device, seed torch and read the backbone, as at the start of a stage."""
+    device = prepare_device(params.device, params.num_threads, params.seed)
+    return device, load_backbone(backbone)[0]

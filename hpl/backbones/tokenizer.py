@@ -1,4 +1,4 @@
-"""Captions -> token ids."""
+"""CLIP's tokenizer: captions -> token ids."""
 
 from collections.abc import Iterable
 
@@ -22,6 +22,6 @@ def tokenize(captions: Iterable[str], context_length: int) -> Tensor:
 
 
 def token_lengths(captions: Iterable[str]) -> np.ndarray:
-    """Tokens of each caption as it is written, begin and end of text included, before any is cut. int64, len(captions)."""
+    """Count the tokens of each caption before any is cut, begin and end of text included. int64, len(captions)."""
     tokenizer = SimpleTokenizer()
     return np.array([len(tokenizer.encode(caption)) + 2 for caption in captions], dtype=np.int64)

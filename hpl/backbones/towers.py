@@ -12,6 +12,8 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hpl.files import HplError
+
 
 class ImageTower(nn.Module):
     """The CLIP ViT with the input sequence [cls_t2i, cls_i2i, patches] (eq. 1), or [cls, patches] without task routing.
@@ -38,31 +40,27 @@ class ImageTower(nn.Module):
             self.i2i_token = nn.Parameter(_second_token(token, i2i_token_init, i2i_token_noise, generator))
             self.i2i_position = nn.Parameter(_second_token(position, i2i_token_init, i2i_token_noise, generator))
 
-    def forward(self, images_B3HW: Tensor, hide_i2i_token: bool = False) -> Tensor:
+    def forward(self, images_B3HW: Tensor) -> Tensor:
         """Project all visual tokens: F_v, B x (2+N) x D, in the order v_t2i, v_i2i, patches.
 
         Without task routing there is one class token and v_i2i = v_t2i: it stands in both places.
-        `hide_i2i_token` masks the new token out of everybody's attention: then v_t2i is exactly plain CLIP's.
         """
         visual = self.visual
-        mask = None
-        if hide_i2i_token and self.task_routing:
-            length = len(visual.positional_embedding) + 1
-            mask = torch.zeros(length, length, device=images_B3HW.device)
-            mask[:, 1] = float("-inf")
-            mask[1, 1] = 0.0
-        x = visual.transformer(self._tokens(images_B3HW), attn_mask=mask)
-        x = visual.ln_post(x) @ visual.proj
+        x = visual.ln_post(visual.transformer(self._tokens(images_B3HW))) @ visual.proj
         return x if self.task_routing else torch.cat([x[:, :1], x], dim=1)
 
     def classes(self, images_B3HW: Tensor) -> Tensor:
-        """v_t2i and v_i2i alone, B x 2 x D: what `forward` gives first. The last block is spared the patches as queries."""
+        """Project v_t2i and v_i2i alone, B x 2 x D, the first of `forward`: the last block is spared the patches as queries."""
         visual = self.visual
         x = run_blocks(visual.transformer, self._tokens(images_B3HW), kept=slice(2 if self.task_routing else 1))
         return (visual.ln_post(x) @ visual.proj).expand(-1, 2, -1)
 
+    def new_parameters(self) -> list[nn.Parameter]:
+        """Return those that CLIP has not: the second class token and its position."""
+        return [self.i2i_token, self.i2i_position] if self.task_routing else []
+
     def _tokens(self, images_B3HW: Tensor) -> Tensor:
-        """What the first block reads: class tokens and patches with their positions, B x (2+N) x C (1+N without task routing)."""
+        """Embed class tokens and patches with their positions, for the first block: B x (2+N) x C (1+N without task routing)."""
         visual = self.visual
         patches_BNC = visual.conv1(images_B3HW).flatten(2).transpose(1, 2)
         tokens = [visual.class_embedding + visual.positional_embedding[0]]
@@ -98,8 +96,8 @@ class TextTower(nn.Module):
     def forward(self, token_ids_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Encode captions. Returns F_t, B x L' x D, and the end-of-text positions, B; L' is the longest caption of the batch.
 
-        The tower is causal, so what follows a caption's end cannot change it: the batch is cut at its last end-of-text, and rows of
-        F_t after a caption's own end hold noise.
+        The tower is causal, so what follows a caption's end cannot change it: the batch is cut at its last end-of-text, and rows
+        of F_t after a caption's own end hold noise.
         """
         ends_B = end_positions(token_ids_BL)
         token_ids_BL = token_ids_BL[:, : int(ends_B.max()) + 1 if len(ends_B) else 1]
@@ -113,7 +111,7 @@ class TextTower(nn.Module):
         return self.ln_final(x) @ self.text_projection
 
     def encode_last(self, embeddings_BLW: Tensor) -> Tensor:
-        """The last token of `encode` alone, B x D: the last block is spared all others as queries."""
+        """Encode the last token alone, B x D: the last block is spared all others as queries."""
         length = embeddings_BLW.shape[1]
         x = embeddings_BLW + self.positional_embedding[:length]
         x = run_blocks(self.transformer, x, self.attn_mask[:length, :length], kept=slice(length - 1, length))
@@ -121,7 +119,7 @@ class TextTower(nn.Module):
 
 
 def run_blocks(transformer: nn.Module, x_BLC: Tensor, mask_LL: Tensor | None = None, *, kept: slice) -> Tensor:
-    """`transformer(x, mask)[:, kept]`, where the last block computes what is kept and no more: the rest of it is keys and values.
+    """Compute `transformer(x, mask)[:, kept]`: the last block what is kept and no more, for which the rest is keys and values.
 
     Args:
         transformer: open_clip's, of residual attention blocks.
@@ -143,15 +141,32 @@ def _kept_of_block(block: ResidualAttentionBlock, x_BLC: Tensor, mask_KL: Tensor
 
 
 def end_positions(token_ids_BL: Tensor) -> Tensor:
-    """Position of end-of-text in each row: the highest token id of CLIP's vocabulary."""
+    """Find end-of-text in each row: the highest token id of CLIP's vocabulary."""
     return token_ids_BL.argmax(dim=-1)
 
 
 def at_end(tokens_BLD: Tensor, ends_B: Tensor) -> Tensor:
-    """The token at each row's end-of-text, B x D (t_eos of F_t)."""
+    """Take the token at each row's end-of-text, B x D (t_eos of F_t)."""
     return tokens_BLD[torch.arange(len(tokens_BLD), device=tokens_BLD.device), ends_B]
 
 
 def frozen_copy(tower: nn.Module) -> nn.Module:
-    """A second copy of a tower that never learns (M~_t)."""
+    """Make a second copy of a tower that never learns (M~_t)."""
     return deepcopy(tower).eval().requires_grad_(False)
+
+
+def compile_blocks(transformers: list[nn.Module], device: torch.device) -> None:
+    """Compile each block of open_clip transformers in place: names of parameters stay. HplError if nothing can be compiled."""
+    from torch._dynamo.exc import TorchDynamoException  # imported here, for it takes seconds
+
+    try:
+        torch.compile(torch.sin, fullgraph=True)(torch.ones(8, device=device))  # a trial: blocks are compiled at their first use
+    except TorchDynamoException as error:
+        cause = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise HplError(
+            f"train.compile: true, but torch.compile finds no working compiler for {device.type} ({cause}); "
+            "expected a C++ compiler (cpu) or Triton (cuda), or train.compile: false"
+        ) from None
+    for transformer in transformers:
+        for block in transformer.resblocks:
+            block.compile()

@@ -1,4 +1,4 @@
-"""The shipped model: CLIP plus one token. No prompt, inversion network or classifier is needed after training."""
+"""The shipped model, CLIP plus one token: no prompt, inversion network or classifier is needed after training."""
 
 from pathlib import Path
 
@@ -9,24 +9,24 @@ from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.weights import build_clip
 from hpl.files import HplError, read_json, write_json
 
-CONFIG_FILE, WEIGHTS_FILE = "model.json", "model.safetensors"
+_DESCRIPTION_FILE, _TENSORS_FILE = "model.json", "model.safetensors"
 
 
 def save_trained(folder: Path, images: ImageTower, texts: TextTower, description: dict) -> None:
     """Write both towers. `description` is JSON and holds at least `clip` (open_clip's model_cfg) and `task_routing`."""
     state = nn.ModuleDict({"images": images, "texts": texts}).state_dict()
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, Path(folder) / WEIGHTS_FILE)
-    write_json(Path(folder) / CONFIG_FILE, description)
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, Path(folder) / _TENSORS_FILE)
+    write_json(Path(folder) / _DESCRIPTION_FILE, description)
 
 
 def load_trained(folder: Path) -> tuple[ImageTower, TextTower, dict]:
     """Read what `save_trained` wrote: both towers, in evaluation mode on the CPU, and the description."""
     folder = Path(folder)
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise HplError(f"{folder / WEIGHTS_FILE}: file not found; run the train stage")
-    description = read_json(folder / CONFIG_FILE)
+    if not (folder / _TENSORS_FILE).is_file():
+        raise HplError(f"{folder / _TENSORS_FILE}: file not found; run the train stage")
+    description = read_json(folder / _DESCRIPTION_FILE)
     clip = build_clip(description["clip"])
     towers = nn.ModuleDict({"images": ImageTower(clip, task_routing=description["task_routing"]), "texts": TextTower(clip)})
-    towers.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    towers.load_state_dict(load_file(folder / _TENSORS_FILE))
     towers.eval()
     return towers["images"], towers["texts"], description

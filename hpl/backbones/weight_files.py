@@ -18,11 +18,11 @@ from torch import Tensor
 
 from hpl.files import HplError
 
-HEADER_LIMIT = 100_000_000  # bytes; of safetensors itself
-WRAPPERS = ("state_dict", "model", "module")  # where training programs put a state dict beside their optimizer and the like
-PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
-IRRA_PREFIX = "base_model."
-SETTINGS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's files hold these numbers as buffers
+_HEADER_LIMIT = 100_000_000  # bytes; of safetensors itself
+_WRAPPERS = ("state_dict", "model", "module")  # where training programs put a state dict beside their optimizer and the like
+_PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+_IRRA_PREFIX = "base_model."
+_SETTINGS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's files hold these numbers as buffers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +52,22 @@ class WeightFile:
 def read_weight_file(path: Path | str) -> WeightFile:
     """Read a file of weights. HplError if it is none, damaged, or holds objects that only code could rebuild."""
     container, content = _read_container(Path(path))
-    for _ in WRAPPERS:
-        inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), None)
+    for _ in _WRAPPERS:
+        inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
         content = content if inner is None else inner
     state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not state:
         raise HplError(f"{path}: a {container} without a state dict; it holds {some([str(name) for name in content])}")
-    for prefix in PREFIXES:
+    for prefix in _PREFIXES:
         state = _without(prefix, state) if all(name.startswith(prefix) for name in state) else state
-    if any(name.startswith(IRRA_PREFIX) for name in state):
-        clip = _without(IRRA_PREFIX, {name: value for name, value in state.items() if name.startswith(IRRA_PREFIX)})
-        heads = sorted(name for name in state if not name.startswith(IRRA_PREFIX))
+    if any(name.startswith(_IRRA_PREFIX) for name in state):
+        clip = _without(_IRRA_PREFIX, {name: value for name, value in state.items() if name.startswith(_IRRA_PREFIX)})
+        heads = sorted(name for name in state if not name.startswith(_IRRA_PREFIX))
         return WeightFile(layout=f"{container}, names of the IRRA family", state=_without_masks(clip), heads=heads, irra=True)
     if "text.positional_embedding" in state:  # open_clip's own other way to name the text tower
         state = {name.removeprefix("text."): value for name, value in state.items()}
-    settings = {name: state.pop(name) for name in SETTINGS if name in state}
-    if container == TORCHSCRIPT and len(settings) == len(SETTINGS) and settings["input_resolution"].numel() == 1:
+    settings = {name: state.pop(name) for name in _SETTINGS if name in state}
+    if container == TORCHSCRIPT and len(settings) == len(_SETTINGS) and settings["input_resolution"].numel() == 1:
         resolution = int(settings["input_resolution"])
         return WeightFile(layout=f"OpenAI's {container}", state=_without_masks(state), resolution=resolution)
     return WeightFile(layout=container, state=_without_masks(state))
@@ -83,7 +83,7 @@ def _without_masks(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def some(names: list[str], most: int = 3) -> str:
-    """The first few of some names, for a message."""
+    """Name the first few of some names, for a message."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "") if names else "nothing"
 
 
@@ -94,7 +94,7 @@ def _read_container(path: Path) -> tuple[str, dict]:
     with open(path, "rb") as file:
         head = file.read(64)
     try:
-        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= HEADER_LIMIT:
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _HEADER_LIMIT:
             return SAFETENSORS, load_file(path)
         if head[:4] == b"PK\x03\x04":
             with zipfile.ZipFile(path) as archive:
@@ -104,9 +104,7 @@ def _read_container(path: Path) -> tuple[str, dict]:
         if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
             content = torch.load(path, map_location="cpu", weights_only=True)
             return TORCH, content if isinstance(content, dict) else {}
-    except (
-        Exception
-    ) as error:  # the parsers raise nearly anything at bytes they do not expect; the file is at fault, not the program
+    except Exception as error:  # the parsers raise nearly anything at bytes they do not expect; the file is at fault
         raise HplError(f"{path}: {_reason(error)}") from error
     found = f"it begins with {head[:24]!r}" if head else "the file is empty"
     raise HplError(f"{path}: no weights; expected a TorchScript archive, a file of torch.save or a safetensors file, but {found}")

@@ -1,7 +1,8 @@
 """CLIP weights: a new small CLIP, an open_clip model by name and tag, or a file; written so that open_clip itself can load them.
 
-A backbone folder holds open_clip_config.json and open_clip_model.safetensors, for `open_clip.create_model("local-dir:data/backbone")`
-unless patches overlap, which open_clip's model cannot; and account.json, what became of the weights that were given.
+A backbone folder holds open_clip_config.json and open_clip_model.safetensors, which
+`open_clip.create_model("local-dir:data/backbone")` reads unless patches overlap, which its model cannot; and account.json, what
+became of the weights that were given.
 
 A configuration is open_clip's `model_cfg`, with one key more, `stride`, where patches overlap.
 """
@@ -19,22 +20,22 @@ from open_clip.constants import OPENAI_DATASET_MEAN
 from open_clip.model import CLIP
 from open_clip.transform import PreprocessCfg
 from safetensors.torch import load_file, save_file
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from hpl.backbones.weight_files import WeightFile, read_weight_file, some
 from hpl.config import Input, OpenClipBackbone, ScratchBackbone
 from hpl.files import HplError, read_json, write_json
 
-CONFIG_FILE, WEIGHTS_FILE, ACCOUNT_FILE = "open_clip_config.json", "open_clip_model.safetensors", "account.json"
-VOCABULARY = 49408  # of CLIP's own tokenizer
-IMAGE_POSITIONS, TEXT_POSITIONS, SCALE = "visual.positional_embedding", "positional_embedding", "logit_scale"
-PLAIN = {  # the configuration of a plain CLIP ViT; all else changes tokens, pooling or text in ways that HPL does not know
+_CONFIG_FILE, WEIGHTS_FILE, _ACCOUNT_FILE = "open_clip_config.json", "open_clip_model.safetensors", "account.json"
+_VOCABULARY = 49408  # of CLIP's own tokenizer
+_IMAGE_POSITIONS, _TEXT_POSITIONS, _SCALE = "visual.positional_embedding", "positional_embedding", "logit_scale"
+_PLAIN = {  # the configuration of a plain CLIP ViT; all else changes tokens, pooling or text in ways that HPL does not know
     "": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"},
     "vision_cfg.": {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio", "ls_init_value"},
     "text_cfg.": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"},
 }
-NEAR_TIE = 1.25  # another grid whose side ratio is off by at most this factor more than the nearest's is worth a remark
+_NEAR_TIE = 1.25  # another grid whose side ratio is off by at most this factor more than the nearest's is worth a remark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +59,21 @@ class Account:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The account in a few lines for a person."""
+        """Write the account in a few lines for a person."""
         lines = [f"{self.weights}: {self.layout}" if self.weights else self.layout]
         if self.missing:
             lines.append(f"not in it, so as CLIP begins: {', '.join(self.missing)}")
         if self.unexpected:
-            parts = [name.split(".")[0] for name in self.unexpected]
-            counts = ", ".join(f"{part} ({parts.count(part)})" for part in dict.fromkeys(parts))
-            lines.append(f"{len(parts)} tensors left aside: {counts}")
+            modules = [name.split(".")[0] for name in self.unexpected]
+            counts = ", ".join(f"{module} ({modules.count(module)})" for module in dict.fromkeys(modules))
+            lines.append(f"{len(modules)} tensors left aside: {counts}")
         for name, sizes in self.resized.items():
             lines.append(f"{name}: {' to '.join(' x '.join(map(str, size)) for size in sizes)}")
         return lines + self.notes
 
 
-def create_backbone(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict]:
-    """Build the CLIP model that a profile names, at the pipeline's picture size. Returns it with its configuration."""
-    return create_backbone_with_account(choice, size)[:2]
-
-
-def create_backbone_with_account(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
-    """`create_backbone`, and what became of the given weights."""
+def create_backbone(choice: ScratchBackbone | OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
+    """Build the CLIP model that a profile names, at the pipeline's picture size. Returns its configuration and account too."""
     if choice.source == "scratch":
         config = scratch_config(choice, size)
         model = build_clip(config)
@@ -86,7 +82,7 @@ def create_backbone_with_account(choice: ScratchBackbone | OpenClipBackbone, siz
 
 
 def scratch_config(choice: ScratchBackbone, size: Input) -> dict:
-    """Configuration of a CLIP of the given shape."""
+    """Make the configuration of a CLIP of the given shape."""
     return {
         "embed_dim": choice.embed_dim,
         "vision_cfg": {
@@ -98,7 +94,7 @@ def scratch_config(choice: ScratchBackbone, size: Input) -> dict:
         },
         "text_cfg": {
             "context_length": size.context_length,
-            "vocab_size": VOCABULARY,
+            "vocab_size": _VOCABULARY,
             "width": choice.text_width,
             "heads": choice.text_heads,
             "layers": choice.text_layers,
@@ -111,7 +107,7 @@ def _overlap(stride: int | None, patch_size: int) -> dict:
 
 
 def build_clip(config: dict) -> CLIP:
-    """A CLIP of random weights. With `stride` its patches overlap (TransReID: He et al., ICCV 2021).
+    """Build a CLIP of random weights. With `stride` its patches overlap (TransReID: He et al., ICCV 2021).
 
     Patch (i, j) covers the pixels from (i * stride, j * stride) on, so there are (height - patch) // stride + 1 rows of them,
     and columns likewise; a rest of less than a stride at the bottom and at the right is not seen.
@@ -130,27 +126,21 @@ def build_clip(config: dict) -> CLIP:
 
 
 def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
-    config = open_clip.get_model_config(choice.model)
+    name, config = choice.model, open_clip.get_model_config(choice.model)
     if config is None:
-        raise HplError(
-            f"backbone.model = {choice.model!r}: unknown; expected an open_clip model such as ViT-B-16 or ViT-B-16-quickgelu"
-        )
-    _check_plain(choice.model, config)
+        raise HplError(f"backbone.model = {name!r}: unknown; expected an open_clip model such as ViT-B-16 or ViT-B-16-quickgelu")
+    _check_plain(name, config)
     patch, native = config["vision_cfg"]["patch_size"], config["vision_cfg"]["image_size"]
     if min(size.height, size.width) < patch:
-        raise HplError(
-            f"input.height x width = {size.height} x {size.width}: smaller than a patch of {choice.model}, {patch} pixels"
-        )
+        raise HplError(f"input.height x width = {size.height} x {size.width}: smaller than a patch of {name}, {patch} pixels")
     if choice.stride is not None and choice.stride > patch:
-        raise HplError(
-            f"backbone.stride = {choice.stride}: leaves gaps between the patches of {choice.model}; expected null or 1..{patch}"
-        )
+        raise HplError(f"backbone.stride = {choice.stride}: leaves gaps between patches of {name}; expected null or 1..{patch}")
     path, notes = _locate(choice, config)
     file = read_weight_file(path)
     if file.from_openai and not config.get("quick_gelu"):
-        raise HplError(f"{choice.weights}: OpenAI's weights, which want QuickGELU; {_with_quick_gelu(choice.model)}")
+        raise HplError(f"{choice.weights}: OpenAI's weights, which want QuickGELU; {_with_quick_gelu(name)}")
     if file.irra and not config.get("quick_gelu"):
-        notes.append(f"IRRA's code uses QuickGELU, {choice.model} does not; {_with_quick_gelu(choice.model)}")
+        notes.append(f"IRRA's code uses QuickGELU, {name} does not; {_with_quick_gelu(name)}")
     config["vision_cfg"]["image_size"] = [size.height, size.width]
     config["text_cfg"]["context_length"] = size.context_length
     config |= _overlap(choice.stride, patch)
@@ -161,17 +151,13 @@ def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
 
 
 def _check_plain(name: str, config: dict) -> None:
-    """HplError unless it is a CLIP ViT whose towers hpl.backbones.towers runs, and whose text CLIP's own tokenizer writes."""
+    """Raise HplError unless it is a CLIP ViT whose towers hpl.backbones.towers runs, and whose tokenizer is CLIP's."""
     if not isinstance(config["vision_cfg"].get("layers"), int):
-        raise HplError(
-            f"backbone.model = {name!r}: no ViT of open_clip's own; expected one, which has the class token that HPL adds to"
-        )
+        raise HplError(f"backbone.model = {name!r}: no ViT of open_clip's own; expected one, with the class token HPL adds to")
     sections = {"": config, "vision_cfg.": config["vision_cfg"], "text_cfg.": config["text_cfg"]}
-    others = [section + key for section, values in sections.items() for key in values if key not in PLAIN[section]]
+    others = [section + key for section, values in sections.items() for key in values if key not in _PLAIN[section]]
     if others:
-        raise HplError(
-            f"backbone.model = {name!r}: not a plain CLIP ViT, but one with {', '.join(others)}; expected one such as ViT-B-16"
-        )
+        raise HplError(f"backbone.model = {name!r}: no plain CLIP ViT (it has {', '.join(others)}); expected one like ViT-B-16")
 
 
 def _with_quick_gelu(name: str) -> str:
@@ -180,14 +166,12 @@ def _with_quick_gelu(name: str) -> str:
 
 
 def _locate(choice: OpenClipBackbone, config: dict) -> tuple[str, list[str]]:
-    """The file of the chosen weights, fetched if it is a tag and that is allowed, and what its tag says against it."""
+    """Find the file of the chosen weights, fetched if it is a tag and that is allowed, and what its tag says against it."""
     tags = open_clip.list_pretrained_tags_by_model(choice.model)
     if choice.weights not in tags:
         if not Path(choice.weights).is_file():
             known = ", ".join(tags) or "a file"
-            raise HplError(
-                f"backbone.weights = {choice.weights!r}: no such file, nor a tag of {choice.model}; expected one of {known}"
-            )
+            raise HplError(f"backbone.weights = {choice.weights!r}: no such file, nor a tag of {choice.model}; expected {known}")
         return choice.weights, []
     if not choice.download:
         raise HplError(
@@ -203,9 +187,7 @@ def _locate(choice: OpenClipBackbone, config: dict) -> tuple[str, list[str]]:
         return open_clip.download_pretrained(tag), notes
     except (OSError, RuntimeError, HTTPException) as error:  # no network, no such file there, a wrong checksum
         reason = " ".join(str(error).split())
-        raise HplError(
-            f"backbone.weights = {choice.weights!r}: could not be fetched ({type(error).__name__}: {reason})"
-        ) from error
+        raise HplError(f"backbone.weights = {choice.weights!r}: cannot be fetched ({type(error).__name__}: {reason})") from error
 
 
 def _unseen_pixels(model: CLIP, size: Input) -> list[str]:
@@ -225,7 +207,7 @@ def _fill(model: CLIP, file: WeightFile, choice: OpenClipBackbone, native: tuple
     """
     expected, state, resized, notes = model.state_dict(), dict(file.state), {}, list(notes)
     missing = sorted(expected.keys() - state.keys())
-    lacking, unexpected = [name for name in missing if name != SCALE], sorted(state.keys() - expected.keys())
+    lacking, unexpected = [name for name in missing if name != _SCALE], sorted(state.keys() - expected.keys())
     if lacking:
         has = f", but has {some(unexpected + file.heads, 2)}" if unexpected or file.heads else ""
         raise HplError(
@@ -238,16 +220,16 @@ def _fill(model: CLIP, file: WeightFile, choice: OpenClipBackbone, native: tuple
         if not value.is_floating_point() or value.layout != torch.strided or value.device.type != "cpu":
             raise HplError(f"{choice.weights}: {name} is {value.dtype}, {value.layout}; expected floating-point numbers")
         value = value.float()
-        if name == SCALE and value.numel() == 1:
+        if name == _SCALE and value.numel() == 1:
             value = value.reshape(target.shape)
-        if name == TEXT_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) != len(target):
+        if name == _TEXT_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) != len(target):
             if len(value) < len(target):
                 raise HplError(
                     f"input.context_length = {len(target)}: {choice.weights} has positions for {len(value)} tokens only"
                 )
             resized[name] = [[len(value)], [len(target)]]
             value = value[: len(target)]
-        if name == IMAGE_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) > 1:
+        if name == _IMAGE_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) > 1:
             value, grid, note = _fit_positions(value, file, model.visual.grid_size, native, model.visual.patch_size[0])
             if grid != model.visual.grid_size:
                 resized[name] = [list(grid), list(model.visual.grid_size)]
@@ -270,17 +252,20 @@ def _fill(model: CLIP, file: WeightFile, choice: OpenClipBackbone, native: tuple
 def _fit_positions(
     table_PC: Tensor, file: WeightFile, grid: tuple[int, int], native: tuple[int, int], patch: int
 ) -> tuple[Tensor, tuple[int, int], str]:
-    """The table of a file for `grid`, the grid that it had, and a remark if that is not sure."""
+    """Resample the table of a file to `grid`. Returns it, the grid that it had, and a remark if that is not sure.
+
+    Bicubic with antialiasing, as open_clip resizes, but from and to any rectangle.
+    """
     count, told = len(table_PC) - 1, (file.resolution or 0) // patch
     if told and told * told == count:
         source, note = (told, told), ""
     else:
         source, note = source_grid(count, grid, None if file.irra else native)
-    return resize_positions(table_PC, source, grid), source, note
+    return resample_abs_pos_embed(table_PC[None], grid, source)[0], source, note
 
 
 def source_grid(count: int, grid: tuple[int, int], native: tuple[int, int] | None) -> tuple[tuple[int, int], str]:
-    """Rows and columns of a table of `count` patches, which its file does not tell.
+    """Guess rows and columns of a table of `count` patches, which its file does not tell.
 
     The first that has as many patches: the grid that the model has by itself (`native`, None if the file was surely trained
     further), the grid it is wanted for, the square. Else of all rectangles the one whose side ratio is nearest to the wanted
@@ -296,24 +281,11 @@ def source_grid(count: int, grid: tuple[int, int], native: tuple[int, int] | Non
         }
         least = min(off.values())
         likely = sorted(
-            (shape for shape in off if off[shape] - least <= math.log(NEAR_TIE)), key=lambda shape: round(off[shape], 9)
+            (shape for shape in off if off[shape] - least <= math.log(_NEAR_TIE)), key=lambda shape: round(off[shape], 9)
         )
     first, *others = dict.fromkeys(likely)
     named = " or ".join(f"{rows} x {columns}" for rows, columns in others)
     return first, f"{count} patch positions taken for {first[0]} x {first[1]}; they might be {named}" if others else ""
-
-
-def resize_positions(table_PC: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], num_classes: int = 1) -> Tensor:
-    """Interpolate a positional table, (num_classes + rows * columns) x C, to another patch grid; class positions stay.
-
-    Bicubic with antialiasing, as open_clip resizes, but from and to any rectangle.
-    """
-    if tuple(old_grid) == tuple(new_grid):
-        return table_PC
-    classes, patches = table_PC[:num_classes], table_PC[num_classes:]
-    grid = patches.T.reshape(1, -1, *old_grid)
-    grid = interpolate(grid.float(), size=tuple(new_grid), mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat([classes, grid.flatten(2)[0].T.to(table_PC.dtype)])
 
 
 def save_backbone(folder: Path, model: CLIP, config: dict, account: Account | None = None) -> None:
@@ -321,12 +293,11 @@ def save_backbone(folder: Path, model: CLIP, config: dict, account: Account | No
     preprocess = asdict(PreprocessCfg(size=tuple(config["vision_cfg"]["image_size"]), resize_mode="squash"))
     theirs = {key: value for key, value in config.items() if key != "stride"}
     ours = {"hpl": {"stride": config["stride"]}} if "stride" in config else {}
-    write_json(Path(folder) / CONFIG_FILE, {"model_cfg": theirs, "preprocess_cfg": preprocess} | ours)
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, Path(folder) / WEIGHTS_FILE
-    )
+    write_json(Path(folder) / _CONFIG_FILE, {"model_cfg": theirs, "preprocess_cfg": preprocess} | ours)
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(state, Path(folder) / WEIGHTS_FILE)
     if account is not None:
-        write_json(Path(folder) / ACCOUNT_FILE, asdict(account))
+        write_json(Path(folder) / _ACCOUNT_FILE, asdict(account))
 
 
 def load_backbone(folder: Path) -> tuple[CLIP, dict]:
@@ -334,7 +305,7 @@ def load_backbone(folder: Path) -> tuple[CLIP, dict]:
     folder = Path(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         raise HplError(f"{folder / WEIGHTS_FILE}: file not found; run the pretrain stage")
-    content = read_json(folder / CONFIG_FILE)
+    content = read_json(folder / _CONFIG_FILE)
     config = content["model_cfg"] | content.get("hpl", {})
     model = build_clip(config)
     model.load_state_dict(load_file(folder / WEIGHTS_FILE))

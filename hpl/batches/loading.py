@@ -1,7 +1,7 @@
 """Steps of training as tensors: pictures from packed arrays or from files, whole batches at a time, in worker processes if asked.
 
-Packed is the faster, so what is trained on is packed unless preprocess.pack_pictures is false: one core makes ready 4,100 pictures of
-384 x 128 a second, 1,000 from files of 64 x 128, and 480 by Pillow and torchvision (benchmarks/loading.py).
+Packed is the faster, so what is trained on is packed unless preprocess.pack_pictures is false: one core makes ready 4,100
+pictures of 384 x 128 a second, 1,000 from files of 64 x 128, and 480 by Pillow and torchvision (benchmarks/loading.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -22,9 +22,9 @@ from hpl.files import HplError
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader
 from hpl.manifests.tables import Manifests
-from hpl.runtime.distributed import rank, share, share_of_parts, world_size
+from hpl.runtime.distributed import rank, share, share_of_rows, world_size
 
-BLOCK = 65536  # paths made at a time
+_BLOCK = 65536  # paths made at a time
 
 
 class TrainingPictures:
@@ -41,7 +41,7 @@ class TrainingPictures:
         self.pack_rows = images["pack_row"].to_numpy()
         loose = images[self.pack_rows < 0]
         self.path_rows = np.cumsum(self.pack_rows < 0) - 1
-        blocks = [manifests.files(loose.iloc[start : start + BLOCK]) for start in range(0, len(loose), BLOCK)]
+        blocks = [manifests.files(loose.iloc[start : start + _BLOCK]) for start in range(0, len(loose), _BLOCK)]
         self.paths = pa.chunked_array([[str(file) for file in block] for block in blocks], pa.large_string())
         self.reader: ShardReader | None = None
 
@@ -72,10 +72,31 @@ class TrainingPictures:
 
 
 @dataclass(frozen=True)
+class TrainingData:
+    """The tables and the packed pictures that preprocess wrote, as training reads them: by role, "train" or "pretrain"."""
+
+    manifests: Manifests
+    packed: Path
+
+    def pictures(self, role: str) -> pd.DataFrame:
+        """Select the pictures of a role."""
+        return self.manifests.images[self.manifests.images["role"] == role]
+
+    def captions(self, role: str) -> pd.DataFrame:
+        """Select the captions of the pictures of a role."""
+        return self.manifests.captions[self.manifests.captions["role"] == role]
+
+    def reader(self, pictures: pd.DataFrame, size: Input) -> TrainingPictures:
+        """Open these pictures at the training size."""
+        return TrainingPictures(self.manifests, self.packed, pictures, size)
+
+
+@dataclass(frozen=True)
 class Batch:
     """B pictures, the first B_t of which have a caption.
 
-    Of several processes each has its share of the pictures, captioned ones first, and of the captions; labels and B_t are of the whole.
+    Of several processes each has its share of the pictures, captioned ones first, and of the captions; labels and B_t are of the
+    whole.
     """
 
     images_B3HW: Tensor  # float32, normalised; uint8 as a worker hands it over, a quarter of the bytes
@@ -84,11 +105,11 @@ class Batch:
     num_captioned: int  # B_t
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device."""
+        """Copy the batch to a device."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
-        """The same batch in page-locked memory, from which a GPU copies while it computes; DataLoader calls this by name."""
+        """Copy the batch to page-locked memory, from which a GPU copies while it computes; DataLoader calls this by name."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
@@ -105,7 +126,7 @@ class Step:
     seed: int
 
     @property
-    def parts(self) -> tuple[int, int]:
+    def counts(self) -> tuple[int, int]:
         """Number of captioned pictures and of the others."""
         return len(self.caption_rows), len(self.image_ids) - len(self.caption_rows)
 
@@ -125,14 +146,15 @@ class StepDataset(Dataset):
         pad: int,
         erase_probability: float,
     ) -> None:
-        """`captions` is the column of sentences that Step.caption_rows count. HplError if a process would be left without a row."""
+        """Take the column of sentences that Step.caption_rows count. HplError if a process would be left without a row."""
         self.pictures, self.captions, self.context_length = pictures, captions, context_length
         self.steps, self.pad, self.erase_probability = steps, pad, erase_probability
         self.process = rank(), world_size()  # read here: a loader's worker belongs to no process group
-        fewest = min((part for step in steps for part in step.parts if part), default=world_size())
+        fewest = min((count for step in steps for count in step.counts if count), default=world_size())
         if fewest < world_size():
             raise HplError(
-                f"num_processes = {world_size()}, but a step has only {fewest} captions, or pictures without one; expected at least as many"
+                f"num_processes = {world_size()}, but a step has only {fewest} captions, or pictures without one; "
+                "expected at least as many"
             )
 
     def __len__(self) -> int:
@@ -140,7 +162,7 @@ class StepDataset(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         step = self.steps[index]
-        rows = share_of_parts(step.parts, *self.process)
+        rows = share_of_rows(step.counts, *self.process)
         pictures = self.pictures.read(step.image_ids[rows.numpy()])
         images = augment(pictures, self.pad, self.erase_probability, step.seed, rows, len(step.image_ids))
         captions = step.caption_rows[share(len(step.caption_rows), *self.process)]

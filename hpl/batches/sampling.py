@@ -9,7 +9,7 @@ from pytorch_metric_learning.utils import common_functions
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int, drop_last: bool) -> list[np.ndarray]:
-    """Indices 0..count-1 in random order, cut into batches; the remainder is a smaller batch or dropped."""
+    """Cut the indices 0..count-1, in random order, into batches; the remainder is a smaller batch or dropped."""
     order = np.random.default_rng([seed, epoch]).permutation(count)
     if drop_last and count >= batch_size:
         order = order[: count // batch_size * batch_size]
@@ -21,8 +21,8 @@ def identity_batches(
 ) -> list[np.ndarray]:
     """`num_batches` batches of indices with `num_instances` pictures of each of batch_size / num_instances identities.
 
-    Drawn by pytorch-metric-learning's MPerClassSampler. An identity with fewer pictures repeats some; where there are fewer identities
-    than a batch wants, the batch is smaller.
+    Drawn by pytorch-metric-learning's MPerClassSampler. An identity with fewer pictures repeats some; where there are fewer
+    identities than a batch wants, the batch is smaller.
     """
     num_people = min(batch_size // num_instances, len(np.unique(pids)))
     size = num_people * num_instances

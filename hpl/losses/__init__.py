@@ -1,1 +1,1 @@
-"""Tensors -> scalar, one loss a file. Every loss of a batch without what it compares is an exact zero that still has a gradient."""
+"""Tensors -> scalar, one loss a file. A loss of a batch without what it compares is an exact zero that still has a gradient."""

@@ -5,7 +5,7 @@ from torch.nn.functional import normalize
 
 
 def mean_squared_distance(left_BD: Tensor, right_BD: Tensor, normalized: bool) -> Tensor:
-    """Mean over B of |left - right|^2, both sides L2-normalised first if `normalized`. Zero for an empty batch."""
+    """Compute the mean over B of |left - right|^2, both sides L2-normalised first if `normalized`. Zero for an empty batch."""
     left_BD, right_BD = left_BD.float(), right_BD.float()
     if not len(left_BD):
         return (left_BD.sum() + right_BD.sum()) * 0.0
@@ -21,7 +21,7 @@ def instance_consistency_loss(
     text_features_TD: Tensor,
     normalized: bool = True,
 ) -> Tensor:
-    """L_ic (eq. 6): mean over B of |v~_eos - v_t2i|^2 plus mean over B_t of |t~_eos - t_eos|^2.
+    """Compute L_ic (eq. 6): mean over B of |v~_eos - v_t2i|^2 plus mean over B_t of |t~_eos - t_eos|^2.
 
     Args:
         image_prompts_BD, image_features_BD: v~_eos and v_t2i of the B pictures.
@@ -33,29 +33,14 @@ def instance_consistency_loss(
     )
 
 
-def instance_alignment_losses(
-    image_prompts_TD: Tensor,
-    text_prompts_TD: Tensor,
-    image_features_TD: Tensor,
-    text_features_TD: Tensor,
-    normalized: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """The halves of L_ILPA (eq. 10): L_tgps = mean |t~_eos - v_t2i|^2 and L_vgps = mean |v~_eos - t_eos|^2 over B_t pairs.
+def instance_alignment_loss(prompts_TD: Tensor, features_TD: Tensor, normalized: bool = True) -> Tensor:
+    """Compute half of L_ILPA (eq. 10), mean over B_t: L_tgps of t~_eos and v_t2i, or L_vgps of v~_eos and t_eos.
 
-    Args:
-        image_prompts_TD, text_prompts_TD: v~_eos and t~_eos.
-        image_features_TD, text_features_TD: v_t2i and t_eos.
-        normalized: Decision `loss.normalize_features`.
-
-    Returns:
-        (L_tgps, L_vgps), scalars; zero without captions.
+    `normalized` is the Decision `loss.normalize_features`. Zero without captions.
     """
-    return (
-        mean_squared_distance(text_prompts_TD, image_features_TD, normalized),
-        mean_squared_distance(image_prompts_TD, text_features_TD, normalized),
-    )
+    return mean_squared_distance(prompts_TD, features_TD, normalized)
 
 
 def prompt_regularisation_loss(text_tokens_TKW: Tensor, image_tokens_TKW: Tensor) -> Tensor:
-    """L_CMPR (eq. 12): mean over B_t of |P_t - P_v|_F^2, the pseudo-tokens as they are. Zero without captions."""
+    """Compute L_CMPR (eq. 12): mean over B_t of |P_t - P_v|_F^2, the pseudo-tokens as they are. Zero without captions."""
     return mean_squared_distance(text_tokens_TKW.flatten(1), image_tokens_TKW.flatten(1), normalized=False)

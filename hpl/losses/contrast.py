@@ -8,11 +8,11 @@ from torch.nn.functional import cross_entropy, log_softmax, normalize
 def prompt_contrast_losses(
     image_features_BD: Tensor, prompt_features_PD: Tensor, pids_B: Tensor, prompt_pids_P: Tensor, temperature: float = 0.02
 ) -> tuple[Tensor, Tensor]:
-    """L_t2i (eq. 8) and L_i2t (eq. 9): contrast v_t2i with the identity prompts r~_y over the batch, in both directions.
+    """Compute L_t2i (eq. 8) and L_i2t (eq. 9): contrast v_t2i with the identity prompts r~_y over the batch, in both directions.
 
     A sample's log-probability is averaged over all its positives; samples of the same identity are positives, never negatives
-    (Khosla et al., SupCon, 2020, as in CLIP-ReID). The P prompts are the distinct identities of the batch, each encoded once; over
-    the batch they stand as often as their identity occurs, which weights the softmax of eq. 9 and the mean of eq. 8 by that count.
+    (Khosla et al., SupCon, 2020, as in CLIP-ReID). The P prompts are the distinct identities of the batch, each encoded once;
+    over the batch they stand as often as their identity occurs: the softmax of eq. 9 and the mean of eq. 8 are weighted so.
 
     Args:
         image_features_BD: v_t2i.
@@ -43,7 +43,7 @@ def prompt_contrast_losses(
 def identity_prompt_loss(
     image_features_BD: Tensor, prompt_features_ND: Tensor, labels_B: Tensor, temperature: float = 0.02
 ) -> Tensor:
-    """L_cic (eq. 11): cross-entropy of cos(v_i2i, r~_j) / temperature over all N training identities.
+    """Compute L_cic (eq. 11): cross-entropy of cos(v_i2i, r~_j) / temperature over all N training identities.
 
     Args:
         image_features_BD: v_i2i.

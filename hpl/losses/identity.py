@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy
 
 
 def t2i_identity_loss(image_logits_BN: Tensor, text_logits_BN: Tensor, labels_B: Tensor) -> Tensor:
-    """L_id_t2i: mean of the cross-entropies of v_t2i and t_eos under one shared linear classifier.
+    """Compute L_id_t2i: mean of the cross-entropies of v_t2i and t_eos under one shared linear classifier.
 
     Source: Jiang & Ye, IRRA, CVPR 2023; Zhou et al., AAAI 2026, eq. 2.
 
@@ -22,7 +22,7 @@ def t2i_identity_loss(image_logits_BN: Tensor, text_logits_BN: Tensor, labels_B:
 
 
 def i2i_identity_loss(logits_BN: Tensor, labels_B: Tensor, label_smoothing: float = 0.1) -> Tensor:
-    """L_id_i2i: cross-entropy with label smoothing of v_i2i, after its batch-norm neck and linear classifier.
+    """Compute L_id_i2i: cross-entropy with label smoothing of v_i2i, after its batch-norm neck and linear classifier.
 
     Source: Luo et al., Bag of Tricks, CVPRW 2019; Zhou et al., AAAI 2026, eq. 2.
 

@@ -10,7 +10,7 @@ EPSILON = 1e-8  # IRRA's, added to the target distribution inside the logarithm
 def similarity_distribution_loss(
     image_features_BD: Tensor, text_features_BD: Tensor, pids_B: Tensor, temperature: float = 0.02
 ) -> Tensor:
-    """L_sdm: KL(softmax(cos / tau) || normalised same-identity matrix), text to image plus image to text.
+    """Compute L_sdm: KL(softmax(cos / tau) || normalised same-identity matrix), text to image plus image to text.
 
     Source: Jiang & Ye, IRRA, CVPR 2023, eqs. 3-6; Zhou et al., AAAI 2026, eq. 2.
 

@@ -1,16 +1,16 @@
-"""Inversion networks I_v and I_t, eq. 4: tokens of a picture or a caption -> K pseudo-tokens in the token-embedding space of M~_t."""
+"""Inversion networks I_v and I_t, eq. 4: tokens of a picture or caption -> K pseudo-tokens among the word embeddings of M~_t."""
 
 import torch
 from torch import Tensor, nn
 
 
 class InversionNetwork(nn.Module):
-    """I_v or I_t (eq. 4): K learnable queries are prepended to the input; after the pre-norm ViT blocks a linear map takes them to width W (Decision)."""
+    """I_v or I_t (eq. 4). Decision: K learnable queries are prepended; after pre-norm blocks a linear map takes them to W."""
 
     def __init__(
         self, *, input_width: int, output_width: int, num_tokens: int, num_layers: int, num_heads: int, output_scale: float
     ) -> None:
-        """`output_scale` is the standard deviation that fresh pseudo-tokens should have: that of the word embeddings they stand among."""
+        """Draw a network whose fresh pseudo-tokens deviate by `output_scale`, as the word embeddings do that they stand among."""
         super().__init__()
         self.queries = nn.Parameter(torch.randn(num_tokens, input_width) * 0.02)
         self.blocks = nn.ModuleList(
@@ -42,7 +42,7 @@ class InversionNetwork(nn.Module):
 
 
 def _run_block(block: nn.TransformerEncoderLayer, x_BLD: Tensor, num_kept: int, padding_BL: Tensor | None) -> Tensor:
-    """The first `num_kept` rows of `block(x, src_key_padding_mask=padding)`, and no others: the rest of x is keys and values alone."""
+    """Compute the first `num_kept` rows of `block(x, src_key_padding_mask=padding)` alone: the rest of x is keys and values."""
     normed_BLD, x_BKD = block.norm1(x_BLD), x_BLD[:, :num_kept]
     attended_BKD, _ = block.self_attn(
         normed_BLD[:, :num_kept], normed_BLD, normed_BLD, key_padding_mask=padding_BL, need_weights=False

@@ -1,7 +1,7 @@
 """A killed run goes on where it was: the state of long loops, kept outside the pipeline's outputs until the stage has succeeded.
 
-State lies in `.resume/<stage>/<key>/`, where the key is a hash of parameters, code and inputs, so state of another experiment or of older code is
-never taken up. Every file is written beside its place and renamed, so half a file never counts.
+State lies in `.resume/<stage>/<key>/`, where the key is a hash of parameters, code and inputs, so state of another experiment or
+of older code is never taken up. Every file is written beside its place and renamed, so half a file never counts.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from hpl.files import HplError
 from hpl.runtime.distributed import check_agreement, rank
 from hpl.runtime.provenance import loaded_modules
 
-BLOCK = 1 << 24  # bytes read at a time
+_BLOCK = 1 << 24  # bytes read at a time
 
 
 class Stateful(Protocol):
@@ -34,7 +34,7 @@ class Stateful(Protocol):
 
 
 def work_key(inputs: Iterable[Path], *parameters: object) -> str:
-    """Hash of what a stage's outputs depend on: its parameters, all files of its inputs, the hpl modules it has imported, torch's version."""
+    """Hash what a stage's outputs depend on: its parameters, all files of its inputs, its hpl modules, torch's version."""
     digest = hashlib.sha256(torch.__version__.encode())
     content = [value.model_dump() if isinstance(value, BaseModel) else value for value in parameters]
     digest.update(json.dumps(content, sort_keys=True, default=str).encode())
@@ -44,7 +44,7 @@ def work_key(inputs: Iterable[Path], *parameters: object) -> str:
     for file in sorted(set(files)):
         digest.update(f"\0{file.name}\0".encode())
         with open(file, "rb") as stream:
-            while block := stream.read(BLOCK):
+            while block := stream.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()[:16]
 
@@ -84,27 +84,27 @@ class Checkpoint:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.lock.close()
 
-    def load(self, **parts: Stateful) -> tuple[int, int]:
-        """Bring the parts to the last saved state. Returns epoch and steps done in it; (1, 0) if nothing was saved."""
+    def load(self, **objects: Stateful) -> tuple[int, int]:
+        """Bring the objects to the last saved state. Returns epoch and steps done in it; (1, 0) if nothing was saved."""
         state = torch.load(self.file, map_location="cpu", weights_only=True) if self.file.is_file() else None
         check_agreement(str(self.file), [torch.tensor([state["epoch"], state["step"]] if state else [1, 0])])
         if state is None:
             return 1, 0
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+        for name, each in objects.items():
+            each.load_state_dict(state[name])
         if not rank():
             print(f"going on from {self.file}: epoch {state['epoch']}, step {state['step']}", file=sys.stderr)
         return state["epoch"], state["step"]
 
-    def save(self, epoch: int, step: int, **parts: Stateful) -> None:
+    def save(self, epoch: int, step: int, **objects: Stateful) -> None:
         """Keep the state after `step` steps of an epoch, if it is time."""
         if not rank() and time.monotonic() - self.saved >= self.seconds:
-            state = {"epoch": epoch, "step": step, **{name: part.state_dict() for name, part in parts.items()}}
+            state = {"epoch": epoch, "step": step, **{name: each.state_dict() for name, each in objects.items()}}
             self._write(self.file, lambda file: torch.save(state, file))
             self.saved = time.monotonic()
 
     def block(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """What `compute` returns, computed once: kept as an array under its name."""
+        """Compute an array once, and keep it under its name."""
         file = self.folder / f"{self.prefix}{name}.npy"
         if file.is_file():
             return np.load(file, allow_pickle=False)
@@ -113,7 +113,7 @@ class Checkpoint:
         return array
 
     def within(self, name: str) -> "Checkpoint":
-        """The same, with `name` before the names of its blocks."""
+        """Copy the checkpoint, with `name` before the names of its blocks."""
         inner = copy(self)
         inner.prefix = f"{self.prefix}{name}-"
         return inner
@@ -137,10 +137,10 @@ class NothingKept(Checkpoint):
     def __init__(self) -> None:
         self.prefix = ""
 
-    def load(self, **parts: Stateful) -> tuple[int, int]:
+    def load(self, **objects: Stateful) -> tuple[int, int]:
         return 1, 0
 
-    def save(self, epoch: int, step: int, **parts: Stateful) -> None: ...
+    def save(self, epoch: int, step: int, **objects: Stateful) -> None: ...
 
     def block(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         return compute()

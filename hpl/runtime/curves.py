@@ -29,16 +29,14 @@ class Curves:
         self.count += 1
         self.steps += 1
 
-    def end_epoch(self, epoch: int, **more: float) -> dict[str, float]:
-        """Close the epoch; returns its row."""
+    def end_epoch(self, epoch: int, **more: float) -> None:
+        """Close the epoch with a row of its own."""
         means = {name: float(value) / self.count for name, value in self.sums.items()}
-        row = {"epoch": epoch, **dict.fromkeys(self.losses, 0.0), **means, **more}
-        self.rows.append(row)
+        self.rows.append({"epoch": epoch, **dict.fromkeys(self.losses, 0.0), **means, **more})
         self.sums, self.count = {}, 0
-        return row
 
     def state_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """Hand out what a checkpoint keeps."""
         return {"rows": self.rows, "sums": self.sums, "count": self.count, "steps": self.steps}
 
     def load_state_dict(self, state: dict) -> None:
@@ -53,7 +51,7 @@ class Curves:
 
 
 def check_finite(losses: dict[str, Tensor], place: str) -> dict[str, float]:
-    """The losses as numbers, in one transfer. HplError names each that is not finite; call it before the optimiser moves."""
+    """Read the losses as numbers, in one transfer. HplError names each that is not finite; call it before the optimiser moves."""
     values = torch.stack([value.detach().double() for value in losses.values()]).tolist()
     numbers = dict(zip(losses, values, strict=True))
     bad = ", ".join(f"{name} = {value}" for name, value in numbers.items() if not math.isfinite(value))

@@ -22,19 +22,13 @@ def prepare_device(device: str, num_threads: int, seed: int) -> torch.device:
             raise HplError(f"device = {device!r}: torch sees {count} CUDA devices; expected auto, cpu or a device that exists")
         if world_size() > 1:
             if ":" in device:
-                raise HplError(
-                    f"device = {device!r} with {world_size()} processes; expected auto or cuda: each takes its own GPU"
-                )
+                raise HplError(f"device = {device!r} with {world_size()} processes; expected auto or cuda: each takes its own")
             if local_rank() >= count:
-                raise HplError(
-                    f"process {local_rank()} of this machine finds {count} CUDA devices; expected one for each process"
-                )
+                raise HplError(f"process {local_rank()} of this machine finds {count} CUDA devices; expected one a process")
             torch.cuda.set_device(local_rank())
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # all that is read was written first: a pass over new memory saved
-    )
+    torch.utils.deterministic.fill_uninitialized_memory = False  # all that is read was written first: a pass saved
     torch.manual_seed(seed)
     return torch.device(device)
 
@@ -47,22 +41,3 @@ def out_of_memory(remedy: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         asked = str(error).partition(". ")[2].partition(". ")[0]
         raise HplError(f"out of GPU memory ({asked or error}); {remedy}") from None
-
-
-def compile_blocks(transformers: list[torch.nn.Module], device: torch.device) -> None:
-    """torch.compile each block of open_clip transformers in place: names of parameters stay. HplError if nothing can be compiled here."""
-    from torch._dynamo.exc import TorchDynamoException  # imported here, for it takes seconds
-
-    try:
-        torch.compile(torch.sin, fullgraph=True)(
-            torch.ones(8, device=device)
-        )  # a trial: the blocks are compiled at their first use
-    except TorchDynamoException as error:
-        cause = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise HplError(
-            f"train.compile: true, but torch.compile finds no working compiler for {device.type} ({cause}); "
-            "expected a C++ compiler (cpu) or Triton (cuda), or train.compile: false"
-        ) from None
-    for transformer in transformers:
-        for block in transformer.resblocks:
-            block.compile()

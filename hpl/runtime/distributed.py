@@ -2,12 +2,13 @@
 
 Without a process group there is one process, and every function here hands back what it was given.
 
-Why gradients are those of one process. Each of W processes runs the towers over its own rows; `gather_shares` puts the features of all rows
-before every process, which computes the losses of the whole batch. Its backward keeps the gradient of the own rows and multiplies it by W;
-`average_gradients` then takes the mean over processes. For a parameter with the gradient `own_r` through process r's rows and `direct`
-through what all compute alike (classifiers, neck, logit scale) that is mean_r(W * own_r + direct) = sum_r own_r + direct, the gradient of
-the whole batch, whichever way or ways a parameter takes part. Cost: the losses are computed W times over, which is little beside the
-towers; and the mean is one all-reduce after the backward, not hidden behind it.
+Why gradients are those of one process. Each of W processes runs the towers over its own rows; `gather_shares` puts the features
+of all rows before every process, which computes the losses of the whole batch. Its backward keeps the gradient of the own rows
+and multiplies it by W; `average_gradients` then takes the mean over processes. For a parameter with the gradient `own_r` through
+process r's rows and `direct` through what all compute alike (classifiers, neck, logit scale) that is
+mean_r(W * own_r + direct) = sum_r own_r + direct, the gradient of the whole batch, whichever way or ways a parameter takes part.
+Cost: the losses are computed W times over, which is little beside the towers; and the mean is one all-reduce after the backward,
+not hidden behind it.
 """
 
 import multiprocessing
@@ -31,33 +32,33 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from hpl.files import HplError, write_text
 
 TIMEOUT = timedelta(minutes=30)  # a process that waits longer for the others ends the run; the first may be computing metrics
-BUCKET = 1 << 24  # numbers in one all-reduce
+_BUCKET = 1 << 24  # numbers in one all-reduce
 TOLD_LIMIT = 20_000  # characters kept of a traceback
 LAUNCHER = "HPL_LAUNCHER"  # environment variable: the command that starts a stage on several machines
 
 
 def rank() -> int:
-    """Number of this process, from 0. The first one writes outputs."""
+    """Return the number of this process, from 0. The first one writes outputs."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def local_rank() -> int:
-    """Number of this process on its machine: that of its GPU."""
+    """Return the number of this process on its machine: that of its GPU."""
     return int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0))) if world_size() > 1 else 0
 
 
 def share(count: int, number: int, processes: int) -> slice:
-    """The rows of `count` that process `number` takes: contiguous, in order of processes, their numbers at most one apart."""
+    """Choose the rows of `count` that process `number` takes: contiguous, in order, as many as another takes or one more."""
     return slice(count * number // processes, count * (number + 1) // processes)
 
 
 def gather_rows(own: Tensor, counts: list[int]) -> Tensor:
-    """Rows of all processes one after the other, on every process, without gradients; process r has counts[r] rows, which may be none."""
+    """Put the counts[r] rows of each process r, which may be none, one after the other on every process, without gradients."""
     if world_size() == 1:
         return own
     padded = own.new_zeros(max(counts), *own.shape[1:])
@@ -65,16 +66,15 @@ def gather_rows(own: Tensor, counts: list[int]) -> Tensor:
     sent = padded.flatten().view(torch.uint8)  # bytes: any dtype, on any backend
     received = [torch.empty_like(sent) for _ in counts]
     dist.all_gather(received, sent)
-    parts = [part.view(own.dtype).view(padded.shape)[:count] for part, count in zip(received, counts, strict=True)]
-    return torch.cat(parts)
+    return torch.cat([rows.view(own.dtype).view(padded.shape)[:count] for rows, count in zip(received, counts, strict=True)])
 
 
 def gather_shares(own: Tensor, *counts: int) -> Tensor:
-    """The rows of the whole batch on every process, in the batch's order, with gradients for `average_gradients`.
+    """Put the rows of the whole batch on every process, in the batch's order, with gradients for `average_gradients`.
 
     Args:
-        own: rows of this process: its share of each part, one part after the other.
-        counts: rows of each part of the whole.
+        own: rows of this process: its share of each kind, one kind after the other.
+        counts: rows of each kind in the whole, as captioned pictures and others.
     """
     if world_size() == 1 or not sum(counts):
         return own
@@ -84,7 +84,7 @@ def gather_shares(own: Tensor, *counts: int) -> Tensor:
 class _GatherShares(torch.autograd.Function):
     @staticmethod
     def forward(ctx, own: Tensor, counts: tuple[int, ...]) -> Tensor:
-        rows = [share_of_parts(counts, number, world_size()) for number in range(world_size())]
+        rows = [share_of_rows(counts, number, world_size()) for number in range(world_size())]
         ctx.own_rows = rows[rank()].to(own.device)
         return gather_rows(own, [len(each) for each in rows])[torch.cat(rows).argsort().to(own.device)]
 
@@ -93,8 +93,8 @@ class _GatherShares(torch.autograd.Function):
         return gradient[ctx.own_rows] * world_size(), None
 
 
-def share_of_parts(counts: Iterable[int], number: int, processes: int) -> Tensor:
-    """Rows of the whole batch that a process takes: its share of each part. int64."""
+def share_of_rows(counts: Iterable[int], number: int, processes: int) -> Tensor:
+    """Choose the rows of the whole batch that a process takes: its share of each kind, of which there are so many. int64."""
     rows, start = [], 0
     for count in counts:
         own = share(count, number, processes)
@@ -119,7 +119,7 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
     bucket, size = [], 0
     for gradient in gradients:
-        if bucket and (size + gradient.numel() > BUCKET or gradient.dtype != bucket[0].dtype):
+        if bucket and (size + gradient.numel() > _BUCKET or gradient.dtype != bucket[0].dtype):
             yield bucket
             bucket, size = [], 0
         bucket.append(gradient)
@@ -136,16 +136,15 @@ def check_agreement(what: str, tensors: Iterable[Tensor]) -> None:
     sums += [tensor.detach().flatten().view(torch.int32).sum(dtype=torch.int64).cpu() for tensor in tensors]
     own = torch.stack(sums)[None]
     if (gather_rows(own, [1] * world_size()) != own).any():
-        raise HplError(
-            f"{what}: the {world_size()} processes differ; expected the same files, code and kind of device for all of them"
-        )
+        raise HplError(f"{what}: the {world_size()} processes differ; expected the same files, code and kind of device for all")
 
 
 def run_processes(main: Callable[[], None], num_processes: int) -> None:
     """Run the body of a stage in `num_processes` processes that know each other; in this one if that is 1.
 
-    A process that torchrun started joins the others. Else this one starts them on this machine, or hands the stage to the command in
-    HPL_LAUNCHER. It ends when all have ended; as soon as one fails it stops the others and raises HplError, which says what failed.
+    A process that torchrun started joins the others. Else this one starts them on this machine, or hands the stage to the command
+    in HPL_LAUNCHER. It ends when all have ended; as soon as one fails it stops the others and raises HplError, which says what
+    failed. That one line is why it is not torch's elastic_launch, which finds the first failure too but prints its log around it.
 
     Args:
         main: a function of a module, for it is found again by name in new processes.
@@ -211,7 +210,7 @@ def _end_with_parent() -> None:
 
 
 def _what_failed(codes: list[int | None], folder: Path, first: int) -> str:
-    """The cause, not its consequences: when a process dies, those that wait for it fail as well."""
+    """Name the cause, not its consequences: when a process dies, those that wait for it fail as well."""
     told = [(file.stat().st_mtime_ns, int(file.stem), file.read_text()) for file in folder.glob("*.txt")]
     for _, _, message in sorted(told):
         if message.startswith("error: "):

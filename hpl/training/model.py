@@ -1,7 +1,14 @@
-"""Everything that takes part in stage II: two towers, their heads, and the prompt parts of stage I."""
+"""Everything that takes part in stage II: two towers, their heads, and the prompts of stage I. TERMS lists the terms of eq. 14.
+
+Shapes: B pictures, the first T of which have a caption; S pictures that the I2I losses see; D joint width; M identity tokens and
+K instance tokens of the width W; X visual tokens; L text tokens.
+"""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import Annotated
 
 import torch
 from open_clip.model import CLIP
@@ -11,169 +18,233 @@ from torch.utils.checkpoint import checkpoint
 from hpl.backbones.towers import ImageTower, TextTower, at_end, end_positions, frozen_copy
 from hpl.batches.loading import Batch
 from hpl.config import Loss, Model
-from hpl.losses.alignment import instance_alignment_losses, prompt_regularisation_loss
+from hpl.losses.alignment import instance_alignment_loss, prompt_regularisation_loss
 from hpl.losses.contrast import identity_prompt_loss
 from hpl.losses.identity import i2i_identity_loss, t2i_identity_loss
 from hpl.losses.sdm import similarity_distribution_loss
 from hpl.losses.triplet import batch_hard_triplet_loss
-from hpl.prompts.parts import PromptParts
+from hpl.prompts.learned import LearnedPrompts
 from hpl.prompts.template import PromptEncoder
-from hpl.runtime.distributed import gather_shares, rank, share_of_parts, world_size
+from hpl.runtime.distributed import gather_shares, rank, share_of_rows, world_size
+from hpl.tasks import I2I, T2I, Task
 
-LOSSES = ["sdm", "id_t2i", "tri", "id_i2i", "cic", "tgps", "vgps", "cmpr"]  # the terms of eq. 14, by name
-CAPTION_PARTS = 2  # shorter and longer captions of a batch run one after the other
 CLASSIFIER_DEVIATION = 0.001  # of fresh classifier weights (IRRA, Bag of Tricks)
+_CAPTION_CHUNKS = 2  # shorter and longer captions of a batch run one after the other
+
+# What a feature has a row for; gathering goes by it. None: no loss of this run reads the feature.
+OfPictures = Annotated[Tensor | None, "B rows"]
+OfCaptions = Annotated[Tensor | None, "T rows"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What the losses compare, each row from one picture or one caption alone."""
+
+    classes_BXD: OfPictures = None  # v_t2i and v_i2i
+    text_TD: OfCaptions = None  # t_eos
+    image_instance_TKW: OfCaptions = None  # P_v
+    text_instance_TKW: OfCaptions = None  # P_t
+    image_prompts_TD: OfCaptions = None  # v~_eos
+    text_prompts_TD: OfCaptions = None  # t~_eos
+
+    def map(self, change: Callable[[Tensor, object], Tensor]) -> "Features":
+        """Change each feature that there is, given with its type."""
+        own = {field: getattr(self, field.name) for field in fields(self)}
+        return Features(**{field.name: change(rows, field.type) for field, rows in own.items() if rows is not None})
+
+    @staticmethod
+    def join(chunks: list["Features"]) -> "Features":
+        """Put the rows of each feature one after the other."""
+        columns = {field.name: [getattr(chunk, field.name) for chunk in chunks] for field in fields(Features)}
+        columns = {name: [rows for rows in column if rows is not None] for name, column in columns.items()}
+        return Features(**{name: torch.cat(column) for name, column in columns.items() if column})
+
+    def gather(self, num_captioned: int, num_others: int) -> "Features":
+        """Put the features of the whole batch on every process."""
+        counts = {OfPictures: (num_captioned, num_others), OfCaptions: (num_captioned,)}
+        return self.map(lambda own, kind: gather_shares(own, *counts[kind]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared(Features):
+    """A whole batch as the terms of eq. 14 see it; of the pictures, those of each task."""
+
+    v_t2i_TD: Tensor
+    v_i2i_SD: Tensor
+    labels_T: Tensor
+    labels_S: Tensor
+    loss: Loss
+
+
+class Head:
+    """Marker of a module that starts from nothing, and learns at a rate of its own."""
+
+
+class Classifier(Head, nn.Linear):
+    """Linear classifier over the training identities."""
+
+
+class Neck(Head, nn.BatchNorm1d):
+    """Batch norm before a classifier (Bag of Tricks)."""
 
 
 class HPL(nn.Module):
     """M_v and M_t, the heads of L_base (eq. 2), and, with prompts, M~_t, I_v, I_t and id_y."""
 
-    def __init__(self, clip: CLIP, model: Model, num_identities: int, parts: PromptParts | None, seed: int) -> None:
+    def __init__(self, clip: CLIP, model: Model, num_identities: int, prompts: LearnedPrompts | None, seed: int) -> None:
         super().__init__()
         width = clip.text_projection.shape[1]
-        self.encoder = PromptEncoder(frozen_copy(TextTower(clip))) if parts is not None else None
+        self.encoder = PromptEncoder(frozen_copy(TextTower(clip))) if prompts is not None else None
         self.images = ImageTower(clip, **model.model_dump(), seed=seed)
         self.texts = TextTower(clip)
-        self.parts = parts
-        if parts is not None:
-            parts.identity_tokens.requires_grad_(False)  # r~ is kept from stage I, so are the tokens it came from
+        self.prompts = prompts
+        if prompts is not None:
+            prompts.identity_tokens.requires_grad_(False)  # r~ is kept from stage I, so are the tokens it came from
         torch.manual_seed(seed)  # the same heads with and without prompts, so that an ablation changes one thing
-        self.t2i_classifier = nn.Linear(width, num_identities)
-        self.i2i_neck = nn.BatchNorm1d(width)
+        self.t2i_classifier = Classifier(width, num_identities)
+        self.i2i_neck = Neck(width)
         self.i2i_neck.bias.requires_grad_(False)
-        self.i2i_classifier = nn.Linear(width, num_identities, bias=False)
+        self.i2i_classifier = Classifier(width, num_identities, bias=False)
         for classifier in (self.t2i_classifier, self.i2i_classifier):
             nn.init.normal_(classifier.weight, std=CLASSIFIER_DEVIATION)
         nn.init.zeros_(self.t2i_classifier.bias)
 
     def forward(self, batch: Batch, loss: Loss, tasks: list[str], micro_batch: int | None = None) -> dict[str, Tensor]:
-        """The weighted terms of L_total (eqs. 2, 10-12 and 14), by name; their sum is what is minimised.
+        """Compute the weighted terms of L_total (eqs. 2, 10-12 and 14), by name; their sum is what is minimised.
 
-        Several processes (hpl/runtime/distributed.py) each run the networks over their share of the batch; all compute the losses of
-        the whole from gathered features. With `micro_batch` the networks take so many pictures or captions at a time, once more in the
-        backward; losses and gradients stay those of the whole batch.
+        Several processes (hpl/runtime/distributed.py) each run the networks over their share of the batch; all compute the losses
+        of the whole from gathered features. With `micro_batch` the networks take so many pictures or captions at a time, once
+        more in the backward; losses and gradients stay those of the whole batch.
         """
-        features = self._features(batch, loss, tasks, micro_batch)
-        exact = partial(
-            torch.autocast, batch.labels_B.device.type, enabled=False
-        )  # half precision is too coarse for cosines / 0.02
-        num_captioned, labels_B = batch.num_captioned, batch.labels_B
-        classes_BXD = gather_shares(features["classes"], num_captioned, len(labels_B) - num_captioned)
-        image_t2i_TD, labels_T = classes_BXD[:num_captioned, 0], labels_B[:num_captioned]
-        losses = {}
-        if "t2i" in tasks:
-            text_TD = gather_shares(features["text"], num_captioned)
-            with exact():
-                losses["sdm"] = similarity_distribution_loss(image_t2i_TD, text_TD, labels_T, loss.sdm_temperature)
-            losses["id_t2i"] = t2i_identity_loss(self.t2i_classifier(image_t2i_TD), self.t2i_classifier(text_TD), labels_T)
-        if "i2i" in tasks:
-            seen = slice(0 if loss.i2i_batch == "all" or num_captioned == len(labels_B) else num_captioned, None)
-            image_i2i_SD, labels_S = classes_BXD[seen, 1], labels_B[seen]
-            with exact():
-                losses["tri"] = batch_hard_triplet_loss(image_i2i_SD, labels_S, loss.triplet_margin, loss.normalize_triplet)
-            logits_SN = self.i2i_classifier(self.i2i_neck(image_i2i_SD))
-            losses["id_i2i"] = i2i_identity_loss(logits_SN, labels_S, loss.label_smoothing)
-            if self.parts is not None and loss.identity_prompt:
-                with exact():
-                    cic = identity_prompt_loss(image_i2i_SD, self.parts.identity_prompts, labels_S, loss.prompt_temperature)
-                losses["cic"] = loss.identity_prompt * cic
-        if self.parts is not None and "t2i" in tasks:
-            losses |= self._instance_losses(features, image_t2i_TD, text_TD, loss)
-        return losses
+        known = {name: term for name, term in TERMS.items() if self.prompts is not None or not term.of_prompts}
+        weights = {name: term.weight(loss) for name, term in known.items() if term.task.name in tasks and term.weight(loss)}
+        captioned, count = batch.num_captioned, len(batch.labels_B)
+        whole = self._features(batch, T2I.name in tasks, weights, micro_batch).gather(captioned, count - captioned)
+        first = 0 if loss.i2i_batch == "all" or captioned == count else captioned  # of the pictures that I2I sees
+        vectors = {"v_t2i_TD": whole.classes_BXD[:captioned, 0], "v_i2i_SD": whole.classes_BXD[first:, 1]}
+        labels = {"labels_T": batch.labels_B[:captioned], "labels_S": batch.labels_B[first:]}
+        x = Compared(**vars(whole), **vectors, **labels, loss=loss)
+        return {name: weight * TERMS[name].compute(self, x) for name, weight in weights.items()}
 
-    def _features(self, batch: Batch, loss: Loss, tasks: list[str], micro_batch: int | None) -> dict[str, Tensor]:
-        """What the losses compare, each row from one picture or one caption alone; of this process, and no more than is compared.
-
-        classes B x 2 x D; text T x D; and, of the captioned, image_instance and text_instance (P_v and P_t) T x K x W, image_prompts
-        and text_prompts (v~_eos and t~_eos) T x D.
-        """
-        instances = self.parts is not None and "t2i" in tasks
-        text_guided, vision_guided = (
-            bool(instances and loss.instance_align and guided) for guided in (loss.text_guided, loss.vision_guided)
-        )
-        regularised = bool(instances and loss.prompt_reg)
-        labels_T = batch.labels_B[share_of_parts([batch.num_captioned], rank(), world_size()).to(batch.labels_B.device)]
-        identity_T = self.parts.identity_tokens[labels_T] if instances else labels_T  # labels alone are not read
-
-        def captions(embeddings_TLW: Tensor, ends_T: Tensor, identity_TMW: Tensor) -> dict[str, Tensor]:
-            tokens_TLD = self.texts.encode(embeddings_TLW[:, : int(ends_T.max()) + 1])
-            found = {"text": at_end(tokens_TLD, ends_T)}
-            if text_guided or regularised:
-                found["text_instance"] = self.parts.text_inversion(tokens_TLD, ends_T)
-            if text_guided:
-                found["text_prompts"] = self.encoder.instance_prompt(identity_TMW, found["text_instance"])
-            return found
-
-        def captioned_pictures(images_T3HW: Tensor, identity_TMW: Tensor) -> dict[str, Tensor]:
-            tokens_TXD = self.images(images_T3HW)
-            found = {"classes": tokens_TXD[:, :2], "image_instance": self.parts.image_inversion(tokens_TXD)}
-            if vision_guided:
-                found["image_prompts"] = self.encoder.instance_prompt(identity_TMW, found["image_instance"])
-            return found
-
-        def other_pictures(images_B3HW: Tensor) -> dict[str, Tensor]:
-            return {"classes": self.images.classes(images_B3HW)}
-
-        features, rest = {}, batch.images_B3HW
-        if vision_guided or regularised:
-            features |= in_parts(captioned_pictures, micro_batch, rest[: len(labels_T)], identity_T)
-            rest = rest[len(labels_T) :]
+    def _features(self, batch: Batch, with_text: bool, weights: dict[str, float], micro_batch: int | None) -> Features:
+        """Run the networks over the rows of this process, and no more of them than is compared."""
+        labels_T = batch.labels_B[share_of_rows([batch.num_captioned], rank(), world_size()).to(batch.labels_B.device)]
+        identity_T = self.prompts.identity_tokens[labels_T] if self.prompts is not None and with_text else labels_T
+        found, rest = [], batch.images_B3HW
+        if "vgps" in weights or "cmpr" in weights:
+            captioned, rest = rest[: len(labels_T)], rest[len(labels_T) :]
+            found.append(in_chunks(partial(self._captioned_pictures, weights), micro_batch, captioned, identity_T))
         if len(rest):
-            others = in_parts(other_pictures, micro_batch, rest)["classes"]
-            features["classes"] = torch.cat([features["classes"], others]) if "classes" in features else others
-        if "t2i" in tasks:
+            found.append(in_chunks(self._other_pictures, micro_batch, rest))
+        if with_text:
             ends_T = end_positions(batch.token_ids_TL)
             order_T = ends_T.argsort(stable=True)  # short captions together, cut at their own longest
             sorted_T = self.texts.token_embedding(batch.token_ids_TL[order_T]), ends_T[order_T], identity_T[order_T]
-            found = in_parts(captions, micro_batch, *sorted_T, num_parts=CAPTION_PARTS)
-            features |= {name: rows[order_T.argsort()] for name, rows in found.items()}
-        return features
+            captions = in_chunks(partial(self._captions, weights), micro_batch, *sorted_T, num_chunks=_CAPTION_CHUNKS)
+            found.append(captions.map(lambda rows, _: rows[order_T.argsort()]))
+        return Features.join(found)
 
-    def _instance_losses(
-        self, features: dict[str, Tensor], image_t2i_TD: Tensor, text_TD: Tensor, loss: Loss
-    ) -> dict[str, Tensor]:
-        """lambda1 * L_ILPA (eq. 10) in its two halves and lambda2 * L_CMPR (eq. 12), of the whole batch; what has no weight is left out."""
-        whole = {
-            name: gather_shares(own_T, len(text_TD)) for name, own_T in features.items() if name.startswith(("image", "text_"))
-        }
-        losses = {}
-        text_prompts_TD = whole.get("text_prompts", image_t2i_TD.detach())
-        image_prompts_TD = whole.get("image_prompts", text_TD.detach())
-        tgps, vgps = instance_alignment_losses(image_prompts_TD, text_prompts_TD, image_t2i_TD, text_TD, loss.normalize_features)
-        if "text_prompts" in whole:
-            losses["tgps"] = loss.instance_align * tgps
-        if "image_prompts" in whole:
-            losses["vgps"] = loss.instance_align * vgps
-        if loss.prompt_reg:
-            losses["cmpr"] = loss.prompt_reg * prompt_regularisation_loss(whole["text_instance"], whole["image_instance"])
-        return losses
+    def _captioned_pictures(self, weights: dict[str, float], images_T3HW: Tensor, identity_TMW: Tensor) -> Features:
+        tokens_TXD = self.images(images_T3HW)
+        classes_T2D, instance_TKW = tokens_TXD[:, :2], self.prompts.image_inversion(tokens_TXD)
+        prompts_TD = self.encoder.instance_prompt(identity_TMW, instance_TKW) if "vgps" in weights else None
+        return Features(classes_BXD=classes_T2D, image_instance_TKW=instance_TKW, image_prompts_TD=prompts_TD)
+
+    def _other_pictures(self, images_B3HW: Tensor) -> Features:
+        return Features(classes_BXD=self.images.classes(images_B3HW))
+
+    def _captions(self, weights: dict[str, float], embeddings_TLW: Tensor, ends_T: Tensor, identity_TMW: Tensor) -> Features:
+        tokens_TLD = self.texts.encode(embeddings_TLW[:, : int(ends_T.max()) + 1])
+        text_TD, inverted = at_end(tokens_TLD, ends_T), "tgps" in weights or "cmpr" in weights
+        instance_TKW = self.prompts.text_inversion(tokens_TLD, ends_T) if inverted else None
+        prompts_TD = self.encoder.instance_prompt(identity_TMW, instance_TKW) if "tgps" in weights else None
+        return Features(text_TD=text_TD, text_instance_TKW=instance_TKW, text_prompts_TD=prompts_TD)
 
     def parameter_groups(self, new_lr_factor: float, train_inversion: bool) -> list[dict]:
-        """What learns in stage II, with `lr_factor` for each group: towers and inversion networks 1, heads and the new token another."""
-        if self.parts is not None and not train_inversion:
-            self.parts.requires_grad_(False)
-        towers, new = [], []
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                is_new = name.startswith(("t2i_classifier", "i2i_")) or name in ("images.i2i_token", "images.i2i_position")
-                (new if is_new else towers).append(parameter)
-        return [{"params": towers, "lr_factor": 1.0}, {"params": new, "lr_factor": new_lr_factor}]
+        """Group what learns in stage II by `lr_factor`: towers and inversion networks 1, heads and the new token another."""
+        if self.prompts is not None and not train_inversion:
+            self.prompts.requires_grad_(False)
+        heads = [parameter for module in self.modules() if isinstance(module, Head) for parameter in module.parameters()]
+        new = {id(parameter) for parameter in [*heads, *self.images.new_parameters()]}
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [
+            {"params": [parameter for parameter in learning if (id(parameter) in new) == is_new], "lr_factor": factor}
+            for is_new, factor in ((False, 1.0), (True, new_lr_factor))
+        ]
 
 
-def in_parts(
-    encode: Callable[..., dict[str, Tensor]], micro_batch: int | None, *rows: Tensor, num_parts: int = 1
-) -> dict[str, Tensor]:
-    """`encode(*rows)`, computed `micro_batch` rows at a time; each row of a result comes from the same row of the arguments alone.
+@dataclass(frozen=True)
+class Term:
+    """A term of eq. 14, which is there if its task is trained.
 
-    A micro-batch keeps nothing for the backward, which runs it once more: so memory holds one's activations, and the loss is still that
-    of all rows (GradCache, Gao et al., RepL4NLP 2021). With None, `num_parts` parts that keep theirs.
+    Attributes:
+        weight: its weight; 0 leaves it out, and what it alone would compare is not computed.
+        of_prompts: it needs those of stage I, and is left out without them.
+        half: it may run in half precision, which is too coarse for cosines / 0.02.
     """
 
-    def run(*part: Tensor) -> dict[str, Tensor]:
-        if micro_batch is None:
-            return encode(*part)
-        return checkpoint(encode, *part, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
+    task: Task
+    value: Callable[[HPL, Compared], Tensor]
+    weight: Callable[[Loss], float] = lambda loss: 1.0
+    of_prompts: bool = False
+    half: bool = False
 
-    size = micro_batch or -(-len(rows[0]) // num_parts)
-    parts = [run(*part) for part in zip(*(each.split(size) for each in rows), strict=True)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    def compute(self, hpl: HPL, x: Compared) -> Tensor:
+        """Compare the features of a batch."""
+        with nullcontext() if self.half else torch.autocast(x.labels_T.device.type, enabled=False):
+            return self.value(hpl, x)
+
+
+_of_prompts = partial(Term, of_prompts=True)
+# L_total, term by term: those of eq. 2, then eqs. 11, 10 in its halves, and 12.
+TERMS = {
+    "sdm": Term(T2I, lambda hpl, x: similarity_distribution_loss(x.v_t2i_TD, x.text_TD, x.labels_T, x.loss.sdm_temperature)),
+    "id_t2i": Term(
+        T2I,
+        half=True,
+        value=lambda hpl, x: t2i_identity_loss(hpl.t2i_classifier(x.v_t2i_TD), hpl.t2i_classifier(x.text_TD), x.labels_T),
+    ),
+    "tri": Term(
+        I2I, lambda hpl, x: batch_hard_triplet_loss(x.v_i2i_SD, x.labels_S, x.loss.triplet_margin, x.loss.normalize_triplet)
+    ),
+    "id_i2i": Term(
+        I2I,
+        half=True,
+        value=lambda hpl, x: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(x.v_i2i_SD)), x.labels_S, x.loss.label_smoothing),
+    ),
+    "cic": _of_prompts(
+        I2I,
+        lambda hpl, x: identity_prompt_loss(x.v_i2i_SD, hpl.prompts.identity_prompts, x.labels_S, x.loss.prompt_temperature),
+        lambda loss: loss.identity_prompt,
+    ),
+    "tgps": _of_prompts(
+        T2I,
+        lambda hpl, x: instance_alignment_loss(x.text_prompts_TD, x.v_t2i_TD, x.loss.normalize_features),
+        lambda loss: loss.instance_align * loss.text_guided,
+    ),
+    "vgps": _of_prompts(
+        T2I,
+        lambda hpl, x: instance_alignment_loss(x.image_prompts_TD, x.text_TD, x.loss.normalize_features),
+        lambda loss: loss.instance_align * loss.vision_guided,
+    ),
+    "cmpr": _of_prompts(
+        T2I, lambda hpl, x: prompt_regularisation_loss(x.text_instance_TKW, x.image_instance_TKW), lambda loss: loss.prompt_reg
+    ),
+}
+LOSSES = list(TERMS)
+
+
+def in_chunks(encode: Callable[..., Features], micro_batch: int | None, *rows: Tensor, num_chunks: int = 1) -> Features:
+    """Compute `encode(*rows)` `micro_batch` rows at a time; each row of a feature comes from the same row of the arguments alone.
+
+    A micro-batch keeps nothing for the backward, which runs it once more: so memory holds one's activations, and the loss is
+    still that of all rows (GradCache, Gao et al., RepL4NLP 2021). With None, `num_chunks` chunks that keep theirs.
+    """
+
+    def run(*chunk: Tensor) -> Features:
+        if micro_batch is None:
+            return encode(*chunk)
+        return checkpoint(encode, *chunk, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
+
+    size = micro_batch or -(-len(rows[0]) // num_chunks)
+    return Features.join([run(*chunk) for chunk in zip(*(each.split(size) for each in rows), strict=True)])

@@ -12,7 +12,7 @@ class Best:
     """The best epoch so far by the mean validation mAP of the trained tasks, a part of the checkpoint."""
 
     def __init__(self, selection: str, patience: int, tasks: Iterable[str], held_out: Iterable[str]) -> None:
-        """Raises HplError if an epoch is to be chosen, or training stopped, by a task without validation people.
+        """Raise HplError if an epoch is to be chosen, or training stopped, by a task without validation people.
 
         Args:
             selection: last | best.
@@ -25,11 +25,11 @@ class Best:
         if missing := set(tasks) - set(held_out):
             if selection == "best" or patience:
                 raise HplError(
-                    f"train: no validation people for {', '.join(sorted(missing))}; expected a validation split or data.val_share "
-                    "above 0, or selection: last and patience: 0"
+                    f"train: no validation people for {', '.join(sorted(missing))}; expected a validation split or "
+                    "data.val_share above 0, or selection: last and patience: 0"
                 )
 
-    def compare(self, epoch: int, figures: dict[str, float], model: nn.Module) -> None:
+    def offer(self, epoch: int, figures: dict[str, float], model: nn.Module) -> None:
         """Take over the epoch if it is the best; of equals the first stays. Its weights are kept where they will be asked for."""
         own = [figures[task] for task in self.tasks if task in figures]
         score = sum(own) / len(own) if own else -math.inf
@@ -40,24 +40,24 @@ class Best:
                 self.weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
     def waited_enough(self) -> bool:
-        """Whether training stops here. Epochs that were not measured say nothing, so it stops after a measurement alone."""
+        """Tell whether training stops here. Epochs that were not measured say nothing, so it stops after a measurement alone."""
         return bool(self.patience and self.epoch and self.measured - self.epoch >= self.patience)
 
     def restore(self, model: nn.Module) -> nn.Module:
-        """The model, with the chosen epoch's weights."""
+        """Return the model with the chosen epoch's weights."""
         if self.weights is not None:
             model.load_state_dict(self.weights)
         return model
 
     def account(self, last_epoch: int) -> dict:
-        """What the model's description says: the rule, the epoch it chose, and the best validated one with its figure in percent."""
+        """Describe the choice: the rule, the epoch it chose, and the best validated one with its figure in percent."""
         account = {"rule": self.selection, "epoch": self.epoch if self.weights is not None else last_epoch}
         if self.epoch:
             account |= {"best_validated_epoch": self.epoch, "mean_validation_mAP": round(self.score, 2)}
         return account
 
     def state_dict(self) -> dict:
-        """What a checkpoint keeps."""
+        """Hand out what a checkpoint keeps."""
         return {"score": self.score, "epoch": self.epoch, "measured": self.measured, "weights": self.weights}
 
     def load_state_dict(self, state: dict) -> None:

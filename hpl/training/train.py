@@ -1,72 +1,56 @@
 """Stage II, representation learning: the whole loop on one page."""
 
 import math
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from open_clip.model import CLIP
 from tqdm import tqdm
 
-from hpl.batches.loading import Step, StepDataset, TrainingPictures, load_steps
+from hpl.backbones.towers import compile_blocks
+from hpl.batches.loading import Step, StepDataset, TrainingData, load_steps
 from hpl.batches.sampling import identity_batches, shuffled_batches
-from hpl.config import Params, Train
+from hpl.config import Params
 from hpl.files import HplError
-from hpl.manifests.tables import Manifests
-from hpl.prompts.parts import PromptParts
+from hpl.prompts.learned import LearnedPrompts
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.figures import validate
 from hpl.retrieval.sets import read_validation_sets
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.runtime.curves import Curves, check_finite
-from hpl.runtime.device import compile_blocks, out_of_memory
+from hpl.runtime.device import out_of_memory
 from hpl.runtime.distributed import average_gradients, check_agreement, rank
 from hpl.runtime.schedule import warmup_cosine
-from hpl.tasks import TASKS
+from hpl.tasks import I2I, T2I, TASKS
 from hpl.training.model import HPL, LOSSES
 from hpl.training.selection import Best
 
-SMALLER = (
-    "lower train.t2i_batch and train.i2i_batch, or set train.micro_batch (same losses) or train.gradient_checkpointing: true"
-)
+_SMALLER = "lower train.t2i_batch and train.i2i_batch, or set train.micro_batch (same losses) or train.gradient_checkpointing"
 
 
-@out_of_memory(SMALLER)
+@out_of_memory(_SMALLER)
 def train(
     clip: CLIP,
-    parts: PromptParts | None,
-    manifests: Manifests,
-    packed: Path,
+    prompts: LearnedPrompts | None,
+    data: TrainingData,
     params: Params,
     device: torch.device,
     checkpoint: Checkpoint = NOTHING_KEPT,
 ) -> tuple[HPL, Curves, dict]:
     """Minimise L_total (eq. 14). Returns the model, on the CPU, its curves, and which epoch it is of and why.
 
-    The test split is never read. The model is that of the last epoch, or, by `train.selection`, of the best on the validation split.
+    The test split is never read. The model is that of the last epoch, or by `train.selection` of the best in validation.
     """
-    options, size, tasks, seed = params.active.train, params.active.input, params.tasks, params.seed
-    pictures = manifests.images[manifests.images["role"] == "train"]
-    people = pictures[pictures["dataset"].isin(manifests.serving("i2i", "train"))]
-    captions = manifests.captions[manifests.captions["role"] == "train"]
+    options, size, manifests = params.active.train, params.active.input, data.manifests
+    pictures, captions = data.pictures("train"), data.captions("train")
     pids = np.unique(pictures["pid"])
-    if parts is not None and parts.pids.tolist() != pids.tolist():
+    if prompts is not None and prompts.pids.tolist() != pids.tolist():
         raise HplError("train: the prompts were made for other training identities; run the construct_prompts stage again")
-    reader = TrainingPictures(manifests, packed, pictures, size)
+    reader = data.reader(pictures, size)
     held_out = read_validation_sets(manifests) if options.validate_epochs else []
-    best = Best(options.selection, options.patience, tasks, {task.name for each in held_out for task in each.tasks})
-    hpl = HPL(clip, params.model, len(pids), parts, seed).to(device)
-    towers = [hpl.images.visual.transformer, hpl.texts.transformer]
-    for tower in towers:
-        tower.grad_checkpointing = options.gradient_checkpointing
-    if options.compile:
-        compile_blocks(towers, device)
-    optimizer = torch.optim.Adam(
-        hpl.parameter_groups(options.new_lr_factor, options.train_inversion),
-        lr=options.start_lr,
-        weight_decay=options.weight_decay,
-        fused=True,
-    )
+    best = Best(options.selection, options.patience, params.tasks, {task.name for each in held_out for task in each.tasks})
+    hpl, optimizer = start(clip, prompts, len(pids), params, device)
     curves = Curves([*LOSSES, "total"])
     kept = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
     first_epoch, done = checkpoint.load(**kept)
@@ -74,21 +58,17 @@ def train(
         if best.waited_enough():
             break
         hpl.train()
-        steps = epoch_steps(captions, people if len(people) else pictures, pids, tasks, options, seed, epoch)
-        batches = StepDataset(
-            reader, captions["caption"], size.context_length, steps[done:], options.pad, options.erase_probability
-        )
-        loader = load_steps(batches, options.loader_workers, device)
-        progress = tqdm(
-            loader, initial=done, total=len(steps), desc=f"train {epoch}/{options.epochs}", unit="steps", disable=rank() > 0
-        )
+        steps = epoch_steps(captions, _people(data), pids, params, epoch)
+        rest = StepDataset(reader, captions["caption"], size.context_length, steps[done:], options.pad, options.erase_probability)
+        loader, title = load_steps(rest, options.loader_workers, device), f"train {epoch}/{options.epochs}"
+        progress = tqdm(loader, initial=done, total=len(steps), desc=title, unit="steps", disable=rank() > 0)
         for number, batch in enumerate(progress, start=done):
             time = epoch - 1 + number / len(steps)
             lr = warmup_cosine(time, options.epochs, options.warmup_epochs, options.start_lr, options.peak_lr)
             for group in optimizer.param_groups:
                 group["lr"] = lr * group["lr_factor"]
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.amp):
-                losses = hpl(batch, params.loss, tasks, options.micro_batch)
+                losses = hpl(batch, params.loss, params.tasks, options.micro_batch)
             numbers = check_finite(losses, f"train, epoch {epoch}, step {number + 1}")
             total = sum(losses.values())
             optimizer.zero_grad()
@@ -105,30 +85,52 @@ def train(
             batch_size = options.t2i_batch + options.i2i_batch
             extractor = Extractor(images=hpl.images, texts=hpl.texts, size=size, batch_size=batch_size, device=device)
             figures = validate(extractor, manifests, held_out)
-            best.compare(epoch, figures, hpl)
+            best.offer(epoch, figures, hpl)
         curves.end_epoch(epoch, lr=lr, **{f"val_{task}_mAP": figures.get(task, math.nan) for task in TASKS})
         checkpoint.save(epoch + 1, 0, **kept)
         done = 0
     return best.restore(hpl.cpu()).eval(), curves, best.account(len(curves.rows))
 
 
-def epoch_steps(captions, pictures, pids: np.ndarray, tasks: list[str], options: Train, seed: int, epoch: int) -> list[Step]:
-    """The composition of each step: `t2i_batch` picture-caption pairs, then `i2i_batch` pictures, `num_instances` a person.
+def start(
+    clip: CLIP, prompts: LearnedPrompts | None, num_identities: int, params: Params, device: torch.device
+) -> tuple[HPL, torch.optim.Optimizer]:
+    """Build the model of stage II and its optimiser."""
+    options = params.active.train
+    hpl = HPL(clip, params.model, num_identities, prompts, params.seed).to(device)
+    towers = [hpl.images.visual.transformer, hpl.texts.transformer]
+    for tower in towers:
+        tower.grad_checkpointing = options.gradient_checkpointing
+    if options.compile:
+        compile_blocks(towers, device)
+    groups = hpl.parameter_groups(options.new_lr_factor, options.train_inversion)
+    return hpl, torch.optim.Adam(groups, lr=options.start_lr, weight_decay=options.weight_decay, fused=True)
+
+
+def _people(data: TrainingData) -> pd.DataFrame:
+    """Select the training pictures of the data sets that serve I2I; of all data sets if none does."""
+    pictures = data.pictures("train")
+    people = pictures[pictures["dataset"].isin(data.manifests.serving(I2I.name, "train"))]
+    return people if len(people) else pictures
+
+
+def epoch_steps(captions: pd.DataFrame, pictures: pd.DataFrame, pids: np.ndarray, params: Params, epoch: int) -> list[Step]:
+    """Compose each step: `t2i_batch` picture-caption pairs, then `i2i_batch` pictures, `num_instances` a person.
 
     An epoch is one pass over the captions, also where I2I alone is trained, so that one task takes as many steps as both; without
     captions it is one over the pictures.
 
     Args:
-        captions: the training rows of the captions (pandas).
-        pictures: those of the pictures of the data sets that serve I2I; of all data sets if none does.
+        captions: the training rows of the captions.
+        pictures: those of the pictures that the I2I half is drawn from.
         pids: the training identities, sorted; a label is an index into them.
     """
-    pairs, people = [], []
-    if "t2i" in tasks:
+    options, seed, pairs, people = params.active.train, params.seed, [], []
+    if T2I.name in params.tasks:
         if captions.empty:
             raise HplError("train: tasks holds t2i, but no training picture has a caption; expected captions, or tasks: [i2i]")
         pairs = shuffled_batches(len(captions), options.t2i_batch, seed, epoch, drop_last=True)
-    if "i2i" in tasks:
+    if I2I.name in params.tasks:
         num_batches = len(pairs) or len(captions) // options.t2i_batch or max(1, len(pictures) // options.i2i_batch)
         people = identity_batches(pictures["pid"].to_numpy(), num_batches, options.i2i_batch, options.num_instances, seed, epoch)
     caption_images, caption_pids = captions["image_id"].to_numpy(), captions["pid"].to_numpy()

@@ -7,16 +7,18 @@ import pytest
 import torch
 
 from hpl.backbones.tokenizer import token_lengths, tokenize
-from hpl.backbones.towers import ImageTower, TextTower, at_end, end_positions
+from hpl.backbones.towers import TextTower, at_end, end_positions
 from hpl.backbones.weights import build_clip
+from hpl.batches.loading import TrainingData
 from hpl.config import Cache, load_params
-from hpl.prompts.cache import cache_features
-from hpl.prompts.features import FeatureCache
+from hpl.prompts.cache import FeatureCache, cache_features
 from tests.support.naive import BEGIN, END, A
+from tests.support.parameters import with_profile
 from tests.support.tiny import SIZE, TINY
 from tests.support.toy import Tables
 
-CONTEXT = load_params(Path(__file__).parents[2] / "params.yaml").profiles["paper-cuhk-market"].input.context_length
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+CONTEXT = PARAMS.profiles["paper-cuhk-market"].input.context_length
 
 
 def words(count: int) -> str:
@@ -46,8 +48,8 @@ def test_stage_one_reads_a_cut_caption_to_its_end(clip, tmp_path: Path) -> None:
     tables = Tables(tmp_path)
     tables.captions["caption"] = [words(118), words(75), words(30), "A child.", *tables.captions["caption"][4:]]
     texts = TextTower(clip)
-    options = Cache(batch_size=3, shard_rows=4)
-    cache_features(ImageTower(clip, task_routing=True), texts, tables, tmp_path, options, SIZE, tmp_path, torch.device("cpu"))
+    params = with_profile(PARAMS, cache_features=Cache(batch_size=3, shard_rows=4), input=SIZE)
+    cache_features(clip, TrainingData(tables, tmp_path), params, tmp_path, torch.device("cpu"))
     cache = FeatureCache(tmp_path)
     tokens, ends = cache.text_batch(np.arange(4))
     assert ends.tolist() == [31, 31, 31, 4] and tokens.shape == (4, SIZE.context_length, 16)

@@ -8,9 +8,10 @@ from open_clip.model import CLIP
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, at_end, end_positions
 from hpl.backbones.trained import load_trained, save_trained
-from hpl.backbones.weights import build_clip, create_backbone, load_backbone, resize_positions, save_backbone
+from hpl.backbones.weights import build_clip, create_backbone, load_backbone, save_backbone
 from hpl.config import Input, OpenClipBackbone
 from hpl.files import HplError
+from tests.support.hidden_token import encode_without_i2i_token
 from tests.support.tiny import TINY
 
 IMAGES = torch.randn(3, 3, 24, 12, generator=torch.Generator().manual_seed(1))
@@ -27,7 +28,7 @@ def test_without_the_second_token_the_tower_is_open_clips(clip: CLIP) -> None:
 def test_the_second_token_masked_out_leaves_v_t2i_as_it_was(clip: CLIP) -> None:
     expected = clip.encode_image(IMAGES)
     tower = ImageTower(clip, task_routing=True, i2i_token_init="copy", i2i_token_noise=0.5, seed=3)
-    hidden, seen = tower(IMAGES, hide_i2i_token=True), tower(IMAGES)
+    hidden, seen = encode_without_i2i_token(tower, IMAGES), tower(IMAGES)
     assert hidden.shape == seen.shape == (3, 2 + 8, 16)
     torch.testing.assert_close(hidden[:, 0], expected)
     assert (seen[:, 0] - expected).norm() / expected.norm() > 1e-3  # seen by the others, it shifts them
@@ -82,16 +83,6 @@ def test_a_trained_model_comes_back_with_both_tokens(clip: CLIP, tmp_path) -> No
     torch.testing.assert_close(texts_again(ids)[0], texts(ids)[0])
 
 
-def test_positions_between_rectangles() -> None:
-    ramp = torch.arange(6.0)[:, None].expand(6, 3).reshape(-1)  # rises down the rows of a 6 x 3 grid
-    table = torch.cat([torch.tensor([[7.0]]), ramp[:, None]])
-    assert resize_positions(table, (6, 3), (6, 3)) is table
-    resized = resize_positions(table, (6, 3), (12, 2))
-    assert resized.shape == (1 + 24, 1) and resized[0] == 7.0
-    grid = resized[1:, 0].reshape(12, 2)
-    assert torch.all(grid.diff(dim=0) > 0) and torch.allclose(grid[:, 0], grid[:, 1])
-
-
 def test_given_weights_from_a_file_are_resized_to_the_pictures(tmp_path) -> None:
     torch.manual_seed(0)
     source = open_clip.create_model("ViT-B-32").eval()
@@ -99,7 +90,7 @@ def test_given_weights_from_a_file_are_resized_to_the_pictures(tmp_path) -> None
     choice = OpenClipBackbone(
         source="open_clip", model="ViT-B-32", weights=str(tmp_path / "clip.pt"), download=False, stride=None
     )
-    model, config = create_backbone(choice, Input(height=384, width=128, context_length=77))
+    model, config, _ = create_backbone(choice, Input(height=384, width=128, context_length=77))
     assert model.visual.grid_size == (12, 4) and config["vision_cfg"]["image_size"] == [384, 128]
     assert build_clip(config)(torch.zeros(1, 3, 384, 128))[0].shape == (1, 512)
     ids = tokenize(CAPTIONS, 77)

@@ -25,7 +25,6 @@ from hpl.backbones.weights import (
     Account,
     build_clip,
     create_backbone,
-    create_backbone_with_account,
     load_backbone,
     save_backbone,
     scratch_config,
@@ -174,7 +173,7 @@ def test_every_layout_gives_the_features_of_plain_open_clip(layout: str, tmp_pat
     path = write(
         {name: value.detach() for name, value in expected.state_dict().items()}, tmp_path / "weights"
     )  # no suffix to go by
-    model, config, account = create_backbone_with_account(choose(path), SQUARE)
+    model, config, account = create_backbone(choose(path), SQUARE)
     assert_same(model, expected)
     assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in model.parameters())
     assert account.weights == str(path) and account.layout == named and not account.resized and not account.notes
@@ -198,7 +197,7 @@ def test_gelu_too_and_open_clip_reads_the_same_file_alike(layout: str, tmp_path:
     path = LAYOUTS[layout][0](plain(quick_gelu=False).state_dict(), tmp_path / "weights.safetensors")
     if layout != "safetensors":
         path = path.rename(tmp_path / "weights.pt")
-    model, config = create_backbone(choose(path, "Small"), SQUARE)
+    model, config, _ = create_backbone(choose(path, "Small"), SQUARE)
     assert_same(model, open_clip.create_model("Small", pretrained=str(path)).eval())
     assert not torch.equal(model.encode_text(IDS), plain(quick_gelu=True).encode_text(IDS))
 
@@ -249,7 +248,7 @@ def test_openais_weights_want_quick_gelu(tmp_path: Path) -> None:
     with pytest.raises(HplError, match="OpenAI's weights, which want QuickGELU; expected backbone.model: Small-quickgelu"):
         create_backbone(choose(path, "Small"), SQUARE)
     path = write_torch(irra(plain().state_dict()), tmp_path / "irra.pth")
-    _, _, account = create_backbone_with_account(choose(path, "Small"), SQUARE)
+    _, _, account = create_backbone(choose(path, "Small"), SQUARE)
     assert account.notes == ["IRRA's code uses QuickGELU, Small does not; expected backbone.model: Small-quickgelu"]
 
 
@@ -261,10 +260,10 @@ def test_irra_at_24_by_8_patches(tmp_path: Path) -> None:
     expected = plain(size=(144, 48))
     path = write_torch(irra(expected.state_dict()), tmp_path / "irra.pth")
     size = Input(height=144, width=48, context_length=16)
-    model, config, account = create_backbone_with_account(choose(path), size)
+    model, config, account = create_backbone(choose(path), size)
     assert_same(model, expected, size)
     assert not account.resized and not account.notes
-    model, config, account = create_backbone_with_account(choose(path), Input(height=120, width=36, context_length=12))
+    model, config, account = create_backbone(choose(path), Input(height=120, width=36, context_length=12))
     assert account.resized == {"positional_embedding": [[16], [12]], "visual.positional_embedding": [[24, 8], [20, 6]]}
     table, given = model.visual.positional_embedding, expected.visual.positional_embedding
     assert torch.equal(table[0], given[0]) and table.shape == (1 + 20 * 6, 16)
@@ -275,7 +274,7 @@ def test_irra_at_24_by_8_patches(tmp_path: Path) -> None:
 def test_a_table_is_resized_as_open_clip_resizes_squares(tmp_path: Path) -> None:
     path = write_openai(plain().state_dict(), tmp_path / "clip.pt")
     size = Input(height=42, width=42, context_length=16)
-    model, _, account = create_backbone_with_account(choose(path), size)
+    model, _, account = create_backbone(choose(path), size)
     expected, state = deepcopy(plain(size=42)), plain().state_dict()
     resize_pos_embed(state, expected)
     expected.load_state_dict(state)
@@ -306,7 +305,7 @@ def test_which_grid_a_table_has(count: int, grid: tuple, native: tuple | None, e
 
 def test_pixels_that_no_patch_sees_are_told(tmp_path: Path) -> None:
     path = write_torch(plain().state_dict(), tmp_path / "clip.pt")
-    _, _, account = create_backbone_with_account(choose(path), Input(height=27, width=24, context_length=16))
+    _, _, account = create_backbone(choose(path), Input(height=27, width=24, context_length=16))
     assert account.notes == ["3 rows and 0 columns of pixels, at the bottom and the right, lie in no patch"]
 
 
@@ -446,10 +445,10 @@ def test_damage_anywhere_is_an_error_or_harmless(samples: tuple[Path, list[bytes
 
 def test_models_that_hpl_does_not_run_are_refused() -> None:
     for name, message in {
-        "ViT-L-14-CLIPA": r"not a plain CLIP ViT, but one with vision_cfg.no_ln_pre, .*text_cfg.hf_tokenizer_name",
+        "ViT-L-14-CLIPA": r"no plain CLIP ViT \(it has vision_cfg.no_ln_pre, .*text_cfg.hf_tokenizer_name",
         "ViT-B-16-SigLIP": "no ViT of open_clip's own",
         "RN50": "no ViT of open_clip's own",
-        "coca_ViT-B-32": "not a plain CLIP ViT, but one with multimodal_cfg",
+        "coca_ViT-B-32": r"no plain CLIP ViT \(it has multimodal_cfg",
         "ViT-Z": "unknown; expected an open_clip model",
     }.items():
         with pytest.raises(HplError, match=message):
@@ -470,10 +469,10 @@ def tags(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tag_that_may_be_fetched(tags: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     save_file(plain().state_dict(), tmp_path / "cached")
     monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: str(tmp_path / "cached"))
-    model, _, account = create_backbone_with_account(choose("fast", download=True), SQUARE)
+    model, _, account = create_backbone(choose("fast", download=True), SQUARE)
     assert_same(model, plain())
     assert account == Account(weights="fast", layout="safetensors file")
-    _, _, account = create_backbone_with_account(choose("grey", download=True), SQUARE)
+    _, _, account = create_backbone(choose("grey", download=True), SQUARE)
     assert account.notes == ["grey was trained on pictures normalised otherwise than CLIP's, as which HPL normalises them"]
     with pytest.raises(HplError, match="'fast': trained with QuickGELU; expected backbone.model: Small-quickgelu"):
         create_backbone(choose("fast", "Small", download=True), SQUARE)
@@ -487,7 +486,7 @@ def test_a_tag_that_cannot_be_fetched(tags: None, error: Exception, monkeypatch:
         raise error
 
     monkeypatch.setattr(open_clip, "download_pretrained", download_pretrained)
-    with pytest.raises(HplError, match=r"backbone.weights = 'fast': could not be fetched \(") as caught:
+    with pytest.raises(HplError, match=r"backbone.weights = 'fast': cannot be fetched \(") as caught:
         create_backbone(choose("fast", download=True), SQUARE)
     assert "\n" not in str(caught.value)
 
@@ -500,7 +499,7 @@ def test_the_account_is_written_the_same_each_time(tmp_path: Path, monkeypatch: 
     write_torch(irra(plain().state_dict()), Path("irra.pth"))
     texts = []
     for folder in (tmp_path / "a", tmp_path / "b"):
-        model, config, account = create_backbone_with_account(choose("irra.pth"), Input(height=24, width=12, context_length=16))
+        model, config, account = create_backbone(choose("irra.pth"), Input(height=24, width=12, context_length=16))
         folder.mkdir()
         save_backbone(folder, model, config, account)
         texts.append((folder / "account.json").read_text())
@@ -527,7 +526,7 @@ def test_the_account_is_written_the_same_each_time(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("stride", [None, 6])
 def test_a_stride_of_one_patch_is_the_plain_tower(stride: int | None, tmp_path: Path) -> None:
     path = write_torch(plain().state_dict(), tmp_path / "clip.pt")
-    model, config = create_backbone(choose(path, stride=stride), SQUARE)
+    model, config, _ = create_backbone(choose(path, stride=stride), SQUARE)
     assert "stride" not in config and model.visual.grid_size == (4, 4)
     assert_same(model, plain())
 
@@ -539,9 +538,7 @@ def test_overlapping_patches_see_their_pixels_with_their_positions(stride: int, 
     """A tower of one's own, from cut patches and positions interpolated by torch alone, gives the same tokens."""
     source = plain()
     path = write_torch(source.state_dict(), tmp_path / "clip.pt")
-    model, config, account = create_backbone_with_account(
-        choose(path, stride=stride), Input(height=size[0], width=size[1], context_length=16)
-    )
+    model, config, account = create_backbone(choose(path, stride=stride), Input(height=size[0], width=size[1], context_length=16))
     visual, images = model.eval().visual, pictures(*size)
     assert visual.grid_size == grid and config["stride"] == stride and config["vision_cfg"]["image_size"] == list(size)
     assert account.resized == ({} if grid == (4, 4) else {"visual.positional_embedding": [[4, 4], list(grid)]})
@@ -573,7 +570,7 @@ def test_a_stride_survives_both_folders(tmp_path: Path) -> None:
         text_width=24, text_layers=1, text_heads=2,
     )  # fmt: skip
     size = Input(height=24, width=12, context_length=16)
-    model, config, account = create_backbone_with_account(choice, size)
+    model, config, account = create_backbone(choice, size)
     assert model.visual.grid_size == (5, 2) and config == scratch_config(choice, size) and config["stride"] == 4
     assert account.layout == "a new CLIP of random weights" and account.notes == [
         "2 rows and 2 columns of pixels, at the bottom and the right, lie in no patch"
@@ -606,6 +603,6 @@ def test_pictures_and_strides_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(HplError, match="input.height x width = 24 x 5: smaller than a patch of Small-quickgelu, 6 pixels"):
         create_backbone(choose(path), Input(height=24, width=5, context_length=16))
     with pytest.raises(
-        HplError, match="backbone.stride = 7: leaves gaps between the patches of Small-quickgelu; expected null or 1..6"
+        HplError, match="backbone.stride = 7: leaves gaps between patches of Small-quickgelu; expected null or 1..6"
     ):
         create_backbone(choose(path, stride=7), SQUARE)

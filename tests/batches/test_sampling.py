@@ -9,8 +9,9 @@ import torch
 from hpl.backbones.tokenizer import tokenize
 from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
 from hpl.batches.sampling import identity_batches, shuffled_batches
-from hpl.config import load_params
+from hpl.config import Params, Train, load_params
 from hpl.training.train import epoch_steps
+from tests.support.parameters import with_profile
 from tests.support.tiny import SIZE
 from tests.support.toy import CAPTIONED_ALONE, PICTURED_ALONE, PIDS, SHARED, Tables
 
@@ -25,8 +26,12 @@ ALL_PIDS = np.arange(1, 111)
 SEED = 3
 
 
+def with_options(options: Train, tasks: list[str] = BOTH) -> Params:
+    return with_profile(PARAMS, train=options).model_copy(update={"tasks": tasks, "seed": SEED})
+
+
 def steps(epoch: int, tasks: list[str] = BOTH, captioned: bool = True) -> list[Step]:
-    return epoch_steps(CAPTIONS if captioned else CAPTIONS[:0], PICTURES, ALL_PIDS, tasks, PAPER, SEED, epoch)
+    return epoch_steps(CAPTIONS if captioned else CAPTIONS[:0], PICTURES, ALL_PIDS, with_options(PAPER, tasks), epoch)
 
 
 def test_a_batch_is_64_pairs_and_64_pictures_of_16_people() -> None:
@@ -85,7 +90,7 @@ def test_people_of_one_set_alone_keep_to_their_half_and_have_the_right_label(tmp
     pid_of = tables.images.set_index("image_id")["pid"]
     pairs, pictures = set(), set()
     for epoch in range(1, 4):
-        for step in epoch_steps(tables.captions, people, np.array(PIDS), BOTH, options, SEED, epoch):
+        for step in epoch_steps(tables.captions, people, np.array(PIDS), with_options(options), epoch):
             labels = np.array(PIDS)[step.labels]
             np.testing.assert_array_equal(labels, pid_of[step.image_ids])
             pairs |= set(labels[:2].tolist())
@@ -98,7 +103,7 @@ def test_a_step_becomes_a_batch_with_its_captions_first(tmp_path: Path) -> None:
     tables = Tables(tmp_path)
     options = PAPER.model_copy(update={"t2i_batch": 4, "i2i_batch": 8, "pad": 2})
     people = tables.images[tables.images["dataset"] == "I"]
-    made = epoch_steps(tables.captions, people, np.array(PIDS), BOTH, options, SEED, 1)
+    made = epoch_steps(tables.captions, people, np.array(PIDS), with_options(options), 1)
     reader = TrainingPictures(tables, tmp_path, tables.images, SIZE)
     batch: Batch = StepDataset(reader, tables.captions["caption"], 32, made, pad=0, erase_probability=0.0)[0]
     assert batch.num_captioned == 4 and batch.token_ids_TL.shape == (4, 32) and batch.images_B3HW.shape == (12, 3, 24, 12)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpl.losses.alignment import instance_alignment_losses, instance_consistency_loss, prompt_regularisation_loss
+from hpl.losses.alignment import instance_alignment_loss, instance_consistency_loss, prompt_regularisation_loss
 from hpl.losses.contrast import identity_prompt_loss, prompt_contrast_losses
 from hpl.losses.identity import i2i_identity_loss, t2i_identity_loss
 from hpl.losses.sdm import similarity_distribution_loss
@@ -134,21 +134,12 @@ def test_squared_distances(normalized: bool) -> None:
         return naive.squared_distance(a, b, normalized) + naive.squared_distance(c, d, normalized)
 
     inputs = features(0, 5, 4), features(1, 5, 4), features(2, 3, 4), features(3, 3, 4)
-    check(lambda *parts: instance_consistency_loss(*parts, normalized), consistency, *inputs)
+    check(lambda *four: instance_consistency_loss(*four, normalized), consistency, *inputs)
 
-    def text_guided(v_prompt: Tensor, t_prompt: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        return naive.squared_distance(t_prompt, v, normalized) + 0 * (v_prompt + t).sum()
+    def alignment(prompts: Tensor, others: Tensor) -> Tensor:
+        return naive.squared_distance(prompts, others, normalized)
 
-    def vision_guided(v_prompt: Tensor, t_prompt: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        return naive.squared_distance(v_prompt, t, normalized) + 0 * (t_prompt + v).sum()
-
-    inputs = [features(seed, 3, 4) for seed in range(4)]
-    for half, reference in enumerate((text_guided, vision_guided)):
-        check(
-            lambda *parts, half=half: instance_alignment_losses(*parts, normalized)[half] + 0 * sum(part.sum() for part in parts),
-            reference,
-            *inputs,
-        )
+    check(lambda *pair: instance_alignment_loss(*pair, normalized), alignment, features(4, 3, 4), features(5, 3, 4))
 
 
 def test_prompt_regularisation() -> None:
@@ -167,7 +158,7 @@ def test_a_batch_without_anything_to_compare_gives_zero_with_a_gradient() -> Non
         identity_prompt_loss(empty, table, none),
         instance_consistency_loss(empty, empty, empty, empty),
         *prompt_contrast_losses(empty, empty, none, none),
-        *instance_alignment_losses(empty, empty, empty, empty),
+        instance_alignment_loss(empty, empty),
         prompt_regularisation_loss(empty[:, None], empty[:, None]),
         batch_hard_triplet_loss(torch.randn(3, 4, requires_grad=True), torch.tensor([1, 2, 3])),
         batch_hard_triplet_loss(torch.randn(3, 4, requires_grad=True), torch.tensor([1, 1, 1])),

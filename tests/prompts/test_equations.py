@@ -11,9 +11,10 @@ from torch import Tensor
 
 from hpl.backbones.towers import TextTower, frozen_copy
 from hpl.config import Inversion, Loss, load_params
+from hpl.prompts.cache import CachedBatch
 from hpl.prompts.construct import construct_losses
 from hpl.prompts.inversion import InversionNetwork
-from hpl.prompts.parts import PromptParts
+from hpl.prompts.learned import LearnedPrompts
 from hpl.prompts.template import PromptEncoder
 from tests.support import naive
 
@@ -69,12 +70,13 @@ def test_the_loss_of_stage_one(clip: CLIP, normalized: bool) -> None:
     loss = LOSS.model_copy(update={"normalize_features": normalized, "prompt_temperature": 0.1})
     torch.manual_seed(0)
     tower = frozen_copy(TextTower(clip))
-    actual = PromptParts(PARAMS.prompt, Inversion(layers=1, heads=2), tower, [5, 8, 9])
+    actual = LearnedPrompts(PARAMS.prompt, Inversion(layers=1, heads=2), tower, [5, 8, 9])
     with torch.no_grad():
         actual.identity_tokens.normal_()
     reference, reference_tower = deepcopy(actual).double(), deepcopy(tower).double()
     images, texts, ends, labels = random(1, 3, 10, 16), random(2, 2, 6, 16), [5, 2], [2, 0, 2]
-    losses = construct_losses(actual, PromptEncoder(tower), images, texts, torch.tensor(ends), torch.tensor(labels), loss)
+    batch = CachedBatch(images, texts, torch.tensor(ends), torch.tensor(labels))
+    losses = construct_losses(actual, PromptEncoder(tower), batch, loss)
 
     v, t = [list(row) for row in images.double()], [list(row[: end + 1]) for row, end in zip(texts.double(), ends, strict=True)]
     identity = [reference.identity_tokens[label] for label in labels]
@@ -91,10 +93,10 @@ def test_the_loss_of_stage_one(clip: CLIP, normalized: bool) -> None:
         "i2t": naive.prompt_contrast(v_t2i, r, labels, 0.1),
         "ic": naive.squared_distance(v_prompts, v_t2i, normalized) + naive.squared_distance(t_prompts, t_eos, normalized),
     }
-    assert losses.keys() == expected.keys()
+    assert list(losses._fields) == list(expected)
     for name, value in expected.items():
-        torch.testing.assert_close(losses[name].double(), value, rtol=1e-4, atol=1e-5, msg=name)
-    sum(losses.values()).backward(), sum(expected.values()).backward()
+        torch.testing.assert_close(getattr(losses, name).double(), value, rtol=1e-4, atol=1e-5, msg=name)
+    sum(losses).backward(), sum(expected.values()).backward()
     naive.assert_same_gradients(actual, reference, share=1e-3)
     assert (actual.identity_tokens.grad[1] == 0).all()  # nobody of the batch
 
@@ -103,15 +105,14 @@ def test_both_kinds_of_instance_prompt_carry_the_samples_own_identity_tokens(cli
     """Other identity tokens for person 8 change the losses of her pictures, and nothing of a batch she is not in."""
     torch.manual_seed(0)
     tower = frozen_copy(TextTower(clip))
-    parts = PromptParts(PARAMS.prompt, Inversion(layers=1, heads=2), tower, [5, 8, 9])
+    prompts = LearnedPrompts(PARAMS.prompt, Inversion(layers=1, heads=2), tower, [5, 8, 9])
     images, texts, ends = random(1, 2, 10, 16), random(2, 2, 6, 16), torch.tensor([5, 2])
 
     def consistency(labels: list[int]) -> float:
-        return float(
-            construct_losses(parts, PromptEncoder(tower), images, texts, ends, torch.tensor(labels), LOSS)["ic"].detach()
-        )
+        batch = CachedBatch(images, texts, ends, torch.tensor(labels))
+        return float(construct_losses(prompts, PromptEncoder(tower), batch, LOSS).ic.detach())
 
     with_her, without_her = consistency([0, 1]), consistency([0, 2])
     with torch.no_grad():
-        parts.identity_tokens[1] = 3 * torch.randn(4, 24)
+        prompts.identity_tokens[1] = 3 * torch.randn(4, 24)
     assert consistency([0, 1]) != pytest.approx(with_her, rel=1e-3) and consistency([0, 2]) == without_her

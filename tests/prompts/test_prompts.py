@@ -14,11 +14,12 @@ from hpl.backbones.towers import TextTower, at_end, frozen_copy
 from hpl.config import Construct, Inversion, Loss, Prompt, load_params
 from hpl.files import HplError
 from hpl.manifests.shards import ShardWriter
+from hpl.prompts.cache import CachedBatch, FeatureCache
 from hpl.prompts.construct import construct_losses, construct_prompts
-from hpl.prompts.features import FeatureCache
 from hpl.prompts.inversion import InversionNetwork
-from hpl.prompts.parts import PromptParts, load_parts, save_parts
+from hpl.prompts.learned import LearnedPrompts, load_prompts, save_prompts
 from hpl.prompts.template import PromptEncoder
+from tests.support.parameters import with_profile
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 PROMPT: Prompt = PARAMS.prompt
@@ -121,42 +122,42 @@ def test_stage_one_trains_what_it_should_and_keeps_r(cache: FeatureCache, clip: 
     tower = frozen_copy(TextTower(clip))
     before = {name: value.clone() for name, value in tower.state_dict().items()}
     torch.manual_seed(0)
-    parts, curves = construct_prompts(cache, tower, PROMPT, INVERSION, LOSS, options(epochs=12), 0, torch.device("cpu"))
-    assert parts.pids.tolist() == [5, 8, 9]
+    params = with_profile(PARAMS, inversion=INVERSION, construct_prompts=options(epochs=12))
+    prompts, curves = construct_prompts(cache, tower, params, torch.device("cpu"))
+    assert prompts.pids.tolist() == [5, 8, 9]
     for name, value in tower.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert curves.rows[-1]["total"] < curves.rows[0]["total"]
-    torch.testing.assert_close(parts.identity_prompts, PromptEncoder(tower).identity_prompt(parts.identity_tokens))
-    save_parts(tmp_path, parts)
-    again = load_parts(tmp_path, PROMPT, INVERSION, tower)
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in parts.state_dict().items())
+    torch.testing.assert_close(prompts.identity_prompts, PromptEncoder(tower).identity_prompt(prompts.identity_tokens))
+    save_prompts(tmp_path, prompts)
+    again = load_prompts(tmp_path, PROMPT, INVERSION, tower)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in prompts.state_dict().items())
 
 
 def test_gradients_of_stage_one_reach_networks_and_identity_tokens_alone(cache: FeatureCache, clip: CLIP) -> None:
     tower = frozen_copy(TextTower(clip))
-    parts = PromptParts(PROMPT, INVERSION, tower, [5, 8, 9])
+    prompts = LearnedPrompts(PROMPT, INVERSION, tower, [5, 8, 9])
     text, ends = cache.text_batch(np.array([0, 3]))
     image = cache.image_batch(np.array([0, 3, 4]))
-    sum(construct_losses(parts, PromptEncoder(tower), image, text, ends, torch.tensor([0, 1, 2]), LOSS).values()).backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in parts.parameters())
+    batch = CachedBatch(image, text, ends, torch.tensor([0, 1, 2]))
+    sum(construct_losses(prompts, PromptEncoder(tower), batch, LOSS)).backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in prompts.parameters())
     assert all(parameter.grad is None for parameter in tower.parameters())
 
 
 def test_a_batch_without_captions_trains(cache: FeatureCache, clip: CLIP) -> None:
     tower = frozen_copy(TextTower(clip))
-    parts = PromptParts(PROMPT, INVERSION, tower, [5, 8, 9])
+    prompts = LearnedPrompts(PROMPT, INVERSION, tower, [5, 8, 9])
     text, ends = cache.text_batch(np.array([], dtype=int))
-    losses = construct_losses(
-        parts, PromptEncoder(tower), cache.image_batch(np.array([2, 4])), text, ends, torch.tensor([1, 2]), LOSS
-    )
-    assert all(torch.isfinite(loss) for loss in losses.values())
+    batch = CachedBatch(cache.image_batch(np.array([2, 4])), text, ends, torch.tensor([1, 2]))
+    assert all(torch.isfinite(loss) for loss in construct_losses(prompts, PromptEncoder(tower), batch, LOSS))
 
 
-def test_parts_of_another_shape_are_refused(clip: CLIP, tmp_path: Path) -> None:
+def test_prompts_of_another_shape_are_refused(clip: CLIP, tmp_path: Path) -> None:
     tower = frozen_copy(TextTower(clip))
-    save_parts(tmp_path, PromptParts(PROMPT, INVERSION, tower, [1, 2]))
+    save_prompts(tmp_path, LearnedPrompts(PROMPT, INVERSION, tower, [1, 2]))
     with pytest.raises(HplError, match="made with other prompt parameters"):
-        load_parts(tmp_path, PROMPT.model_copy(update={"id_tokens": 2}), INVERSION, tower)
-    save_parts(tmp_path, None)
+        load_prompts(tmp_path, PROMPT.model_copy(update={"id_tokens": 2}), INVERSION, tower)
+    save_prompts(tmp_path, None)
     with pytest.raises(HplError, match="made with prompt.enabled: false"):
-        load_parts(tmp_path, PROMPT, INVERSION, tower)
+        load_prompts(tmp_path, PROMPT, INVERSION, tower)

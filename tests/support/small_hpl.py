@@ -7,7 +7,7 @@ from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import TextTower, frozen_copy
 from hpl.batches.loading import Batch
 from hpl.config import Inversion, load_params
-from hpl.prompts.parts import PromptParts
+from hpl.prompts.learned import LearnedPrompts
 from hpl.training.model import HPL
 from tests.support.imports import ROOT
 
@@ -18,15 +18,12 @@ LOSS = PARAMS.loss.model_copy(update={"prompt_temperature": 0.1, "sdm_temperatur
 
 def model(clip: CLIP, prompts: bool, task_routing: bool) -> HPL:
     torch.manual_seed(0)
-    parts = (
-        PromptParts(PARAMS.prompt, Inversion(layers=1, heads=2), frozen_copy(TextTower(clip)), [3, 4, 6, 7, 8])
-        if prompts
-        else None
-    )
+    learned = None
     if prompts:
-        parts.identity_prompts.normal_(), parts.identity_tokens.data.normal_()
+        learned = LearnedPrompts(PARAMS.prompt, Inversion(layers=1, heads=2), frozen_copy(TextTower(clip)), [3, 4, 6, 7, 8])
+        learned.identity_prompts.normal_(), learned.identity_tokens.data.normal_()
     routed = PARAMS.model.model_copy(update={"task_routing": task_routing, "i2i_token_noise": 0.5})
-    hpl = HPL(clip, routed, 5, parts, seed=0).train()
+    hpl = HPL(clip, routed, 5, learned, seed=0).train()
     with torch.no_grad():
         hpl.t2i_classifier.weight.normal_(), hpl.t2i_classifier.bias.normal_()
         hpl.i2i_neck.weight.uniform_(0.5, 2), hpl.i2i_classifier.weight.normal_()

@@ -18,12 +18,12 @@ from hpl.analysis.attention import explain
 from hpl.analysis.evaluate import evaluate_model
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
-from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
+from hpl.batches.loading import Batch, Step, StepDataset, TrainingData, TrainingPictures
 from hpl.batches.transforms import augment
 from hpl.config import Inversion, load_params
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
-from hpl.prompts.parts import PromptParts
+from hpl.prompts.learned import LearnedPrompts
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.figures import encode_sets, evaluate_towers
 from hpl.retrieval.sets import read_test_sets
@@ -36,7 +36,7 @@ from hpl.runtime.distributed import (
     rank,
     run_processes,
     share,
-    share_of_parts,
+    share_of_rows,
     world_size,
 )
 from hpl.training.model import HPL, LOSSES
@@ -79,25 +79,25 @@ class StoppedAfter(Checkpoint):
         super().__init__(folder, 0)
         self.steps_left = steps
 
-    def save(self, *place: int, **parts: object) -> None:
-        super().save(*place, **parts)
+    def save(self, *place: int, **objects: object) -> None:
+        super().save(*place, **objects)
         self.steps_left -= 1
         if not self.steps_left:
             raise Stopped
 
 
-def fresh_parts(clip: CLIP) -> PromptParts:
+def fresh_prompts(clip: CLIP) -> LearnedPrompts:
     torch.manual_seed(0)
-    parts = PromptParts(PARAMS.prompt, Inversion(layers=1, heads=2), frozen_copy(TextTower(clip)), PIDS)
-    parts.identity_prompts.normal_()
-    return parts
+    prompts = LearnedPrompts(PARAMS.prompt, Inversion(layers=1, heads=2), frozen_copy(TextTower(clip)), PIDS)
+    prompts.identity_prompts.normal_()
+    return prompts
 
 
-def toy(world: Path) -> tuple[Tables, Path]:
+def toy(world: Path) -> TrainingData:
     """The toy's tables and its packed pictures, which each process writes for itself."""
     folder = world / f"pictures of {rank()} of {world_size()}"
     folder.mkdir(exist_ok=True)
-    return Tables(folder), folder
+    return TrainingData(Tables(folder), folder)
 
 
 def losses_and_gradients(
@@ -106,12 +106,12 @@ def losses_and_gradients(
     """Of one batch, of which each process gets its share."""
     clip = fresh_clip()
     model = PARAMS.model.model_copy(update={"task_routing": task_routing})
-    hpl = HPL(clip, model, len(PIDS), fresh_parts(clip) if prompts else None, seed=0).train()
+    hpl = HPL(clip, model, len(PIDS), fresh_prompts(clip) if prompts else None, seed=0).train()
     counts = (NUM_CAPTIONED if "t2i" in tasks else 0), (NUM_PICTURES if "i2i" in tasks else 0)
     images = torch.randn(sum(counts), 3, 24, 12, generator=torch.Generator().manual_seed(1))
     captions = ["A man in red.", "A woman walks past the blue shop.", "A child.", "A man.", "A girl with two bags."][: counts[0]]
     labels = torch.tensor([0, 1, 0, 2, 3, 2, 2, 3, 3, 4, 0, 4])[: sum(counts)]
-    own, own_captions = share_of_parts(counts, rank(), world_size()), share(counts[0], rank(), world_size())
+    own, own_captions = share_of_rows(counts, rank(), world_size()), share(counts[0], rank(), world_size())
     share_of_batch = Batch(images[own], tokenize(captions, 32)[own_captions], labels, counts[0])
     losses = hpl(share_of_batch, PARAMS.loss.model_copy(update=changes), tasks, micro_batch)
     sum(losses.values()).backward()
@@ -122,8 +122,8 @@ def losses_and_gradients(
 
 
 def pretrained(world: Path) -> dict:
-    tables, packed = toy(world)
-    tables.images["role"] = tables.captions["role"] = "pretrain"
+    data = toy(world)
+    data.manifests.images["role"] = data.manifests.captions["role"] = "pretrain"
     changes = {
         "epochs": STEPS,
         "batch_size": 5,
@@ -132,7 +132,7 @@ def pretrained(world: Path) -> dict:
         "lr": 1e-4,
     }  # of 8 captions: one step an epoch
     clip, options = fresh_clip(), PARAMS.active.pretrain.model_copy(update=changes)
-    curves = pretrain(clip, tables, packed, options, SIZE, 0, CPU)
+    curves = pretrain(clip, data, with_profile(PARAMS, pretrain=options, input=SIZE), CPU)
     return {"weights": clip.state_dict(), "curves": curves.rows}
 
 
@@ -146,7 +146,7 @@ def trained(world: Path, checkpoint: Checkpoint = NOTHING_KEPT, amp: bool = Fals
     clip = fresh_clip()
     options = PARAMS.active.train.model_copy(update={**changes, "amp": amp, "loader_workers": loader_workers})
     params = with_profile(PARAMS, train=options, input=SIZE)
-    model, curves, _ = train(clip, fresh_parts(clip), *toy(world), params, CPU, checkpoint)
+    model, curves, _ = train(clip, fresh_prompts(clip), toy(world), params, CPU, checkpoint)
     return {"weights": model.state_dict(), "curves": measured(curves.rows)}
 
 
@@ -206,7 +206,7 @@ def everything(world: Path) -> None:
     found |= {"pretrained": pretrained(world), "trained": trained(world), "resumed": resumed(world)}
     found |= {"with workers": trained(world, loader_workers=1), "amp": trained(world, amp=True)}
     clip = fresh_clip()
-    untrained = HPL(clip, PARAMS.model, len(PIDS), fresh_parts(clip), 0).state_dict()
+    untrained = HPL(clip, PARAMS.model, len(PIDS), fresh_prompts(clip), 0).state_dict()
     found["untrained"] = {"pretrained": fresh_clip().state_dict(), "trained": untrained}
     found |= {"extracted": extracted(world), "evaluated": evaluated(world), "drifted": drifted()}
     torch.save(found, world / f"{rank()} of {world_size()}.pt")
@@ -312,7 +312,7 @@ def test_processes_that_differ_are_told(found: tuple[dict, list[dict]]) -> None:
 def test_shares_cover_everything_once_and_differ_by_one_at_most(count: int, processes: int) -> None:
     shares = [list(range(count))[share(count, number, processes)] for number in range(processes)]
     assert sum(shares, []) == list(range(count)) and max(map(len, shares)) - min(map(len, shares)) <= 1
-    rows = torch.cat([share_of_parts((count, 7), number, processes) for number in range(processes)])
+    rows = torch.cat([share_of_rows((count, 7), number, processes) for number in range(processes)])
     assert sorted(rows.tolist()) == list(range(count + 7))
 
 
@@ -333,7 +333,7 @@ def test_the_shares_of_all_processes_are_the_batch_of_one(tmp_path: Path) -> Non
             made.process = number, processes
             batch = made[0]
             assert torch.equal(batch.labels_B, whole.labels_B) and batch.num_captioned == 3
-            rows.append(share_of_parts(step.parts, number, processes))
+            rows.append(share_of_rows(step.counts, number, processes))
             images.append(batch.images_B3HW)
             tokens.append(batch.token_ids_TL)
         assert torch.equal(torch.cat(images), whole.images_B3HW[torch.cat(rows)]) and torch.equal(

@@ -12,13 +12,13 @@ import torch
 from open_clip.model import CLIP
 from torch import nn
 
-from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
-from hpl.batches.loading import Batch
-from hpl.config import Inversion, Train, load_params
+from hpl.backbones.towers import TextTower, frozen_copy
+from hpl.batches.loading import Batch, TrainingData
+from hpl.config import Inversion, Params, Train, load_params
 from hpl.prompts import construct as stage_one
-from hpl.prompts.cache import cache_features
-from hpl.prompts.features import FeatureCache
-from hpl.prompts.parts import PromptParts
+from hpl.prompts.cache import FeatureCache, cache_features
+from hpl.prompts.construct import ConstructLosses
+from hpl.prompts.learned import LearnedPrompts
 from hpl.training import train as stage_two
 from hpl.training.model import HPL
 from tests.support.parameters import with_profile
@@ -39,11 +39,11 @@ PARTS = {
     "t2i classifier": ("t2i_classifier.",),
     "i2i neck": ("i2i_neck.weight", "i2i_neck.running_mean", "i2i_neck.running_var", "i2i_neck.num_batches_tracked"),
     "i2i classifier": ("i2i_classifier.",),
-    "I_v": ("parts.image_inversion.",),
-    "I_t": ("parts.text_inversion.",),
+    "I_v": ("prompts.image_inversion.",),
+    "I_t": ("prompts.text_inversion.",),
     "M~_t": ("encoder.tower.", "encoder.opening", "encoder.link", "encoder.closing"),
-    "identity tokens": ("parts.identity_tokens",),
-    "identity prompts": ("parts.identity_prompts", "parts.pids"),
+    "identity tokens": ("prompts.identity_tokens",),
+    "identity prompts": ("prompts.identity_prompts", "prompts.pids"),
     "neck bias": ("i2i_neck.bias",),
 }
 FROZEN = {"M~_t", "identity tokens", "identity prompts", "neck bias"}
@@ -86,17 +86,17 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
 @pytest.fixture
 def cache(clip: CLIP, tmp_path: Path) -> FeatureCache:
     """F_v and F_t of the toy tables, made by the frozen towers of `clip`."""
-    images, texts = ImageTower(clip, task_routing=True), TextTower(clip)
-    before = deepcopy({**images.state_dict(), **texts.state_dict()})
-    cache_features(images, texts, Tables(tmp_path), tmp_path, PAPER.cache_features, SIZE, tmp_path, CPU)
-    for name, value in {**images.state_dict(), **texts.state_dict()}.items():
+    before = deepcopy(clip.state_dict())
+    params = with_profile(PARAMS, cache_features=PAPER.cache_features, input=SIZE)
+    cache_features(clip, TrainingData(Tables(tmp_path), tmp_path), params, tmp_path, CPU)
+    for name, value in clip.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert all(parameter.grad is None for parameter in [*images.parameters(), *texts.parameters()])
+    assert all(parameter.grad is None for parameter in clip.parameters())
     return FeatureCache(tmp_path)
 
 
-def paper_stage_one(**changes: object) -> object:
-    return PAPER.construct_prompts.model_copy(update=changes)
+def paper_stage_one(**changes: object) -> Params:
+    return with_profile(PARAMS, construct_prompts=PAPER.construct_prompts.model_copy(update=changes), inversion=INVERSION)
 
 
 def test_stage_one_trains_the_inversion_networks_and_the_identity_tokens_alone(
@@ -104,32 +104,30 @@ def test_stage_one_trains_the_inversion_networks_and_the_identity_tokens_alone(
 ) -> None:
     fresh = []
 
-    class Kept(PromptParts):
+    class Kept(LearnedPrompts):
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments)
             fresh.append(deepcopy(self.state_dict()))
 
-    monkeypatch.setattr(stage_one, "PromptParts", Kept)
+    monkeypatch.setattr(stage_one, "LearnedPrompts", Kept)
     tower = frozen_copy(TextTower(clip))
     encoders = deepcopy({**tower.state_dict(), **clip.state_dict()})
-    parts, _ = stage_one.construct_prompts(
-        cache, tower, PARAMS.prompt, INVERSION, PARAMS.loss, paper_stage_one(epochs=1, batch_size=4), 0, CPU
-    )
+    prompts, _ = stage_one.construct_prompts(cache, tower, paper_stage_one(epochs=1, batch_size=4), CPU)
     for name, value in {**tower.state_dict(), **clip.state_dict()}.items():
         assert torch.equal(value, encoders[name]), name
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in tower.parameters())
     assert all(parameter.grad is None for parameter in clip.parameters())
 
     (optimizer,) = recorder
-    names = {id(parameter): name for name, parameter in parts.named_parameters()}
+    names = {id(parameter): name for name, parameter in prompts.named_parameters()}
     networks, tokens = ({names[id(parameter)] for parameter in group["params"]} for group in optimizer.param_groups)
     assert tokens == {"identity_tokens"}
     assert networks == {name for name in names.values() if name.startswith(("image_inversion.", "text_inversion."))}
     assert tokens | networks == set(names.values())
-    for name, value in parts.state_dict().items():
+    for name, value in prompts.state_dict().items():
         assert torch.equal(value, fresh[0][name]) == (name == "pids"), name  # r~ is filled at the end
-    assert parts.pids.tolist() == PIDS
-    changed = (parts.identity_tokens != fresh[0]["identity_tokens"]).flatten(1).any(dim=1)
+    assert prompts.pids.tolist() == PIDS
+    changed = (prompts.identity_tokens != fresh[0]["identity_tokens"]).flatten(1).any(dim=1)
     assert changed.all()  # of people of either set, or of both
 
 
@@ -138,15 +136,14 @@ def test_stage_one_rates_fall_by_a_fifth_an_epoch_for_ten_epochs(
 ) -> None:
     """METHOD: 5e-5 for the networks, 0.02 for the identity tokens, 0.8 an epoch; two steps an epoch here."""
 
-    def three_numbers(parts: PromptParts, *_: object) -> dict[str, torch.Tensor]:
-        return {"t2i": parts.identity_tokens.sum(), "i2t": parts.image_inversion.queries.sum(), "ic": torch.tensor(2.5)}
+    def three_numbers(prompts: LearnedPrompts, *_: object) -> ConstructLosses:
+        return ConstructLosses(prompts.identity_tokens.sum(), prompts.image_inversion.queries.sum(), torch.tensor(2.5))
 
     monkeypatch.setattr(stage_one, "construct_losses", three_numbers)
-    options = paper_stage_one(batch_size=8)
+    params = paper_stage_one(batch_size=8)
+    options = params.active.construct_prompts
     assert (options.epochs, options.inversion_lr, options.identity_lr, options.lr_decay) == (10, 5e-5, 0.02, 0.8)
-    _, curves = stage_one.construct_prompts(
-        cache, frozen_copy(TextTower(clip)), PARAMS.prompt, INVERSION, PARAMS.loss, options, 0, CPU
-    )
+    _, curves = stage_one.construct_prompts(cache, frozen_copy(TextTower(clip)), params, CPU)
     rates = np.array(recorder[0].rates)
     assert rates.shape == (20, 2)
     expected = [5e-5, 4e-5, 3.2e-5, 2.56e-5, 2.048e-5, 1.6384e-5, 1.31072e-5, 1.048576e-5, 8.388608e-6, 6.7108864e-6]
@@ -178,15 +175,15 @@ def run(
 ) -> tuple[HPL, HPL]:
     """Stage II on the toy tables. Returns the model as it started and as it ended."""
     torch.manual_seed(0)
-    parts = PromptParts(PARAMS.prompt, INVERSION, frozen_copy(TextTower(clip)), PIDS) if prompts else None
-    if parts is not None:
-        parts.identity_prompts.normal_()
+    learned = LearnedPrompts(PARAMS.prompt, INVERSION, frozen_copy(TextTower(clip)), PIDS) if prompts else None
+    if learned is not None:
+        learned.identity_prompts.normal_()
     routed = PARAMS.model.model_copy(update=model or {})
-    start = HPL(deepcopy(clip), routed, len(PIDS), deepcopy(parts), seed=0)
+    start = HPL(deepcopy(clip), routed, len(PIDS), deepcopy(learned), seed=0)
     params = with_profile(PARAMS, train=options, input=SIZE).model_copy(
         update={"model": routed, "loss": PARAMS.loss.model_copy(update=loss), "tasks": tasks}
     )
-    end, *_ = stage_two.train(clip, parts, Tables(folder), folder, params, CPU)
+    end, *_ = stage_two.train(clip, learned, TrainingData(Tables(folder), folder), params, CPU)
     return start, end
 
 

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
-from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
+from hpl.backbones.towers import TextTower, frozen_copy
+from hpl.batches.loading import TrainingData
 from hpl.config import Cache, Inversion, load_params
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
-from hpl.prompts.cache import cache_features
+from hpl.prompts.cache import FeatureCache, cache_features
 from hpl.prompts.construct import construct_prompts
-from hpl.prompts.features import FeatureCache
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint, work_key
 from hpl.training.pretrain import pretrain
 from hpl.training.train import train
@@ -26,7 +26,7 @@ from tests.support.tiny import SIZE, fresh_clip
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 PROFILE = PARAMS.active
-CPU = torch.device("cpu")
+CPU, INVERSION = torch.device("cpu"), Inversion(layers=1, heads=2)
 
 
 class Killed(Exception):
@@ -57,15 +57,14 @@ def world(cuhk: Path, market: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def data(folder: Path) -> TrainingData:
+    return TrainingData(Manifests(folder / "manifests"), folder / "pictures")
+
+
 def features(world: Path, checkpoint: Checkpoint, folder: Path) -> dict[str, bytes]:
     folder.mkdir(exist_ok=True)
-    clip = fresh_clip()
-    images = ImageTower(clip, task_routing=True)
-    options = Cache(batch_size=2, shard_rows=3)
-    out = world / "out"
-    cache_features(
-        images, TextTower(clip), Manifests(out / "manifests"), out / "pictures", options, SIZE, folder, CPU, checkpoint
-    )
+    params = with_profile(PARAMS, cache_features=Cache(batch_size=2, shard_rows=3), input=SIZE)
+    cache_features(fresh_clip(), data(world / "out"), params, folder, CPU, checkpoint)
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
@@ -76,16 +75,16 @@ def tensors(module: torch.nn.Module, curves: object) -> dict[str, bytes]:
 
 def pretrained(world: Path, checkpoint: Checkpoint) -> dict[str, bytes]:
     clip, options = fresh_clip(), PROFILE.pretrain.model_copy(update={"epochs": 2, "batch_size": 2, "loader_workers": 0})
-    curves = pretrain(clip, Manifests(world / "pre" / "manifests"), world / "pre" / "pictures", options, SIZE, 0, CPU, checkpoint)
+    curves = pretrain(clip, data(world / "pre"), with_profile(PARAMS, pretrain=options, input=SIZE), CPU, checkpoint)
     return tensors(clip, curves)
 
 
 def constructed(world: Path, checkpoint: Checkpoint) -> dict[str, bytes]:
     options = PROFILE.construct_prompts.model_copy(update={"epochs": 3, "batch_size": 2})
     torch.manual_seed(1)
-    tower, inversion = frozen_copy(TextTower(fresh_clip())), Inversion(layers=1, heads=2)
-    cache = FeatureCache(world / "features")
-    return tensors(*construct_prompts(cache, tower, PARAMS.prompt, inversion, PARAMS.loss, options, 0, CPU, checkpoint))
+    tower = frozen_copy(TextTower(fresh_clip()))
+    params = with_profile(PARAMS, construct_prompts=options, inversion=INVERSION)
+    return tensors(*construct_prompts(FeatureCache(world / "features"), tower, params, CPU, checkpoint))
 
 
 def chosen(world: Path, checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -96,14 +95,11 @@ def chosen(world: Path, checkpoint: Checkpoint) -> dict[str, bytes]:
 def trained(world: Path, checkpoint: Checkpoint, tasks: Sequence[str] = ("t2i", "i2i"), **more: object) -> dict[str, bytes]:
     changes = {"epochs": 2, "t2i_batch": 2, "i2i_batch": 4, "num_instances": 2, "loader_workers": 0, "pad": 1, **more}
     torch.manual_seed(1)
-    tower, inversion = frozen_copy(TextTower(fresh_clip())), Inversion(layers=1, heads=2)
     options = PROFILE.construct_prompts.model_copy(update={"epochs": 1, "batch_size": 4})
-    parts, _ = construct_prompts(FeatureCache(world / "features"), tower, PARAMS.prompt, inversion, PARAMS.loss, options, 0, CPU)
-    params = with_profile(PARAMS, train=PROFILE.train.model_copy(update=changes), input=SIZE).model_copy(
-        update={"tasks": list(tasks)}
-    )
-    manifests, packed = Manifests(world / "out" / "manifests"), world / "out" / "pictures"
-    model, curves, _ = train(fresh_clip(), parts, manifests, packed, params, CPU, checkpoint)
+    sections = {"construct_prompts": options, "inversion": INVERSION, "train": PROFILE.train.model_copy(update=changes)}
+    params = with_profile(PARAMS, **sections, input=SIZE).model_copy(update={"tasks": list(tasks)})
+    prompts, _ = construct_prompts(FeatureCache(world / "features"), frozen_copy(TextTower(fresh_clip())), params, CPU)
+    model, curves, _ = train(fresh_clip(), prompts, data(world / "out"), params, CPU, checkpoint)
     return tensors(model, curves)
 
 

@@ -34,7 +34,7 @@ def test_the_best_epoch_is_chosen_by_the_mean_of_the_trained_tasks_and_the_first
     for epoch, (t2i, i2i) in enumerate([(10, 30), (30, 20), (10, 40), (0, 48)], start=1):
         assert not best.waited_enough()
         model.load_state_dict({"weight": torch.tensor([[float(epoch)]])})
-        best.compare(epoch, {"t2i": t2i, "i2i": i2i}, model)
+        best.offer(epoch, {"t2i": t2i, "i2i": i2i}, model)
     assert best.restore(model).weight.item() == 2.0
     assert best.account(4) == {"rule": "best", "epoch": 2, "best_validated_epoch": 2, "mean_validation_mAP": 25.0}
     assert best.waited_enough()
@@ -42,15 +42,15 @@ def test_the_best_epoch_is_chosen_by_the_mean_of_the_trained_tasks_and_the_first
 
 def test_a_task_that_is_not_trained_has_no_say() -> None:
     best = Best("best", 0, ["t2i"], BOTH)
-    best.compare(1, {"t2i": 20.0, "i2i": 0.0}, model_of(1.0))
-    best.compare(2, {"t2i": 10.0, "i2i": 90.0}, model_of(2.0))
+    best.offer(1, {"t2i": 20.0, "i2i": 0.0}, model_of(1.0))
+    best.offer(2, {"t2i": 10.0, "i2i": 90.0}, model_of(2.0))
     assert best.epoch == 1 and not best.waited_enough()
 
 
 def test_the_last_epoch_stays_the_model_unless_asked_otherwise() -> None:
     best = Best("last", 0, BOTH, [])
     assert best.account(3) == {"rule": "last", "epoch": 3}
-    best.compare(1, {"t2i": 20.0}, model_of(1.0))
+    best.offer(1, {"t2i": 20.0}, model_of(1.0))
     assert best.restore(model_of(7.0)).weight.item() == 7.0 and best.account(3)["epoch"] == 3
 
 
@@ -59,15 +59,15 @@ def test_patience_counts_up_to_the_last_measurement() -> None:
     best = Best("last", 3, BOTH, BOTH)
     for epoch, figure in ((5, 20.0), (10, 30.0), (15, 30.0)):
         assert not best.waited_enough()
-        best.compare(epoch, dict.fromkeys(BOTH, figure), model_of(0.0))
+        best.offer(epoch, dict.fromkeys(BOTH, figure), model_of(0.0))
     assert best.waited_enough() and best.epoch == 10
 
 
 def test_what_was_kept_goes_on() -> None:
     first, second = Best("best", 0, BOTH, BOTH), Best("best", 0, BOTH, BOTH)
-    first.compare(1, {"t2i": 20.0, "i2i": 20.0}, model_of(1.0))
+    first.offer(1, {"t2i": 20.0, "i2i": 20.0}, model_of(1.0))
     second.load_state_dict(first.state_dict())
-    second.compare(2, {"t2i": 19.0, "i2i": 20.0}, model_of(2.0))
+    second.offer(2, {"t2i": 19.0, "i2i": 20.0}, model_of(2.0))
     assert second.restore(model_of(7.0)).weight.item() == 1.0
 
 

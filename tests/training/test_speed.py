@@ -11,11 +11,11 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from hpl.backbones.towers import ImageTower, TextTower
+from hpl.backbones.towers import ImageTower, TextTower, compile_blocks
 from hpl.files import HplError
 from hpl.prompts.inversion import InversionNetwork
-from hpl.runtime.device import compile_blocks, out_of_memory
-from hpl.training.model import HPL, in_parts
+from hpl.runtime.device import out_of_memory
+from hpl.training.model import HPL, Features, in_chunks
 from tests.support.imports import ROOT
 from tests.support.small_hpl import LOSS, batch, model
 
@@ -83,20 +83,20 @@ def test_half_precision_in_micro_batches(clip: CLIP) -> None:
 
 
 def test_no_more_than_a_micro_batch_at_a_time_and_nothing_is_kept_of_it() -> None:
-    """Three parts of 2, 2 and 1 rows, the last first in the backward; between the two, the activations of none are alive."""
+    """Three chunks of 2, 2 and 1 rows, the last first in the backward; between the two, the activations of none are alive."""
     weight = nn.Parameter(torch.randn(3, 3, dtype=torch.float64))
     rows, seen = torch.randn(5, 3, dtype=torch.float64), []
 
-    def encode(part: Tensor) -> dict[str, Tensor]:
-        seen.append(len(part))
-        return {"features": (part @ weight).tanh()}
+    def encode(chunk: Tensor) -> Features:
+        seen.append(len(chunk))
+        return Features(text_TD=(chunk @ weight).tanh())
 
-    features = in_parts(encode, 2, rows)["features"]
-    torch.testing.assert_close(features, encode(rows)["features"])
+    features = in_chunks(encode, 2, rows).text_TD
+    torch.testing.assert_close(features, encode(rows).text_TD)
     assert seen == [2, 2, 1, 5]
-    features.logsumexp(dim=0).sum().backward()  # a loss that no sum over parts can give
+    features.logsumexp(dim=0).sum().backward()  # a loss that no sum over chunks can give
     assert seen[4:] == [1, 2, 2]
-    expected = torch.autograd.grad(encode(rows)["features"].logsumexp(dim=0).sum(), weight)[0]
+    expected = torch.autograd.grad(encode(rows).text_TD.logsumexp(dim=0).sum(), weight)[0]
     torch.testing.assert_close(weight.grad, expected)
 
 
@@ -158,7 +158,7 @@ def test_compiled_blocks_keep_their_names_and_gradients(clip: CLIP) -> None:
 
 
 def test_without_a_compiler_the_user_is_told(tmp_path) -> None:
-    code = "import torch; from hpl.runtime.device import compile_blocks; compile_blocks([], torch.device('cpu'))"
+    code = "import torch; from hpl.backbones.towers import compile_blocks; compile_blocks([], torch.device('cpu'))"
     nowhere = {"CXX": str(tmp_path / "no-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     ended = subprocess.run([sys.executable, "-c", code], env=os.environ | nowhere, capture_output=True, text=True)
     assert "HplError: train.compile: true, but torch.compile finds no working compiler for cpu" in ended.stderr

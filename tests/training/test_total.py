@@ -38,16 +38,16 @@ def reference_terms(hpl: HPL, inputs: Batch, i2i_batch: str) -> dict[str, Tensor
         "tri": naive.triplet(v_i2i, seen, 0.3),
         "id_i2i": naive.identity_i2i(i2i_logits, seen, 0.1),
     }
-    if hpl.parts is not None:
-        p_v = [naive.invert(hpl.parts.image_inversion, tokens) for tokens in pictures[:3]]
-        p_t = [naive.invert(hpl.parts.text_inversion, tokens) for tokens in captions]
-        identity = [hpl.parts.identity_tokens[label] for label in captioned]
+    if hpl.prompts is not None:
+        p_v = [naive.invert(hpl.prompts.image_inversion, tokens) for tokens in pictures[:3]]
+        p_t = [naive.invert(hpl.prompts.text_inversion, tokens) for tokens in captions]
+        identity = [hpl.prompts.identity_tokens[label] for label in captioned]
         v_prompts, t_prompts = (
             [naive.instance_prompt(hpl.encoder.tower, own, instance) for own, instance in zip(identity, instances, strict=True)]
             for instances in (p_v, p_t)
         )
         terms |= {
-            "cic": naive.identity_prompt_loss(v_i2i, list(hpl.parts.identity_prompts), seen, 0.1),
+            "cic": naive.identity_prompt_loss(v_i2i, list(hpl.prompts.identity_prompts), seen, 0.1),
             "tgps": 0.4 * naive.squared_distance(t_prompts, v_t2i, normalized=True),
             "vgps": 0.4 * naive.squared_distance(v_prompts, t_eos, normalized=True),
             "cmpr": 0.06 * naive.frobenius(p_t, p_v),

@@ -1,6 +1,7 @@
 """Stage II: what learns and what does not, the switches, batch composition, schedules, and a loss that is not finite."""
 
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,17 +13,19 @@ from open_clip.model import CLIP
 
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import TextTower, frozen_copy
-from hpl.batches.loading import Batch
+from hpl.batches.loading import Batch, TrainingData
 from hpl.batches.sampling import identity_batches, shuffled_batches
 from hpl.config import Inversion, Loss, Model, load_params
 from hpl.files import HplError
 from hpl.losses.sdm import similarity_distribution_loss
-from hpl.prompts.parts import PromptParts
+from hpl.prompts.learned import LearnedPrompts
 from hpl.runtime.curves import Curves, check_finite
 from hpl.runtime.schedule import warmup_cosine
-from hpl.training.model import HPL
+from hpl.tasks import T2I
+from hpl.training.model import HPL, TERMS, Classifier, Features, OfCaptions, OfPictures, Term
 from hpl.training.pretrain import pretrain
 from hpl.training.train import epoch_steps
+from tests.support.parameters import with_profile
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 MODEL: Model = PARAMS.model
@@ -32,12 +35,11 @@ BOTH = ["t2i", "i2i"]
 
 def make(clip: CLIP, model: Model = MODEL, prompts: bool = True) -> HPL:
     torch.manual_seed(0)
-    parts = (
-        PromptParts(PARAMS.prompt, Inversion(layers=1, heads=2), frozen_copy(TextTower(clip)), [4, 5, 6, 7]) if prompts else None
-    )
-    if parts is not None:
-        parts.identity_prompts.normal_()
-    return HPL(clip, model, 4, parts, seed=0)
+    learned = None
+    if prompts:
+        learned = LearnedPrompts(PARAMS.prompt, Inversion(layers=1, heads=2), frozen_copy(TextTower(clip)), [4, 5, 6, 7])
+        learned.identity_prompts.normal_()
+    return HPL(clip, model, 4, learned, seed=0)
 
 
 def batch(num_captioned: int = 3) -> Batch:
@@ -100,7 +102,7 @@ def test_inversion_networks_stand_still_if_asked_but_still_carry_gradients(clip:
     hpl.parameter_groups(1.0, train_inversion=False)
     prompt_losses = hpl(batch(), LOSS, BOTH)
     (prompt_losses["tgps"] + prompt_losses["vgps"] + prompt_losses["cmpr"]).backward()
-    assert all(parameter.grad is None for parameter in hpl.parts.parameters())
+    assert all(parameter.grad is None for parameter in hpl.prompts.parameters())
     assert hpl.texts.token_embedding.weight.grad.abs().sum() > 0
     assert hpl.images.visual.conv1.weight.grad.abs().sum() > 0
 
@@ -121,6 +123,32 @@ def test_new_parts_may_learn_faster(clip: CLIP) -> None:
     assert {names[id(parameter)] for parameter in new["params"]} == expected
 
 
+def test_a_head_more_learns_at_the_rate_of_heads_whatever_it_is_called(clip: CLIP) -> None:
+    hpl = make(clip)
+    hpl.another = Classifier(16, 4)
+    towers, new = hpl.parameter_groups(5.0, train_inversion=True)
+    mine = {id(parameter) for parameter in hpl.another.parameters()}
+    assert mine <= {id(parameter) for parameter in new["params"]} and not mine & {id(p) for p in towers["params"]}
+
+
+def test_a_feature_is_gathered_by_the_rows_that_its_type_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpl.training.model.gather_shares", lambda own, *counts: (own, counts))
+    kinds = {field.name: field.type for field in fields(Features)}
+    gathered = Features(**{name: torch.ones(1) for name in kinds}).gather(3, 4)
+    for name, kind in kinds.items():
+        assert getattr(gathered, name)[1] == {OfPictures: (3, 4), OfCaptions: (3,)}[kind]
+    assert Features(text_TD=torch.ones(1)).gather(3, 4).classes_BXD is None
+
+
+def test_a_term_more_is_weighted_and_has_its_place(clip: CLIP, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = Term(T2I, lambda hpl, x: x.v_t2i_TD.square().mean(), weight=lambda loss: 2 * loss.prompt_reg)
+    monkeypatch.setitem(TERMS, "size", more)
+    losses = losses_of(clip)
+    assert list(losses)[-1] == "size" and "size" not in losses_of(clip, prompt_reg=0.0)
+    assert "size" not in losses_of(clip, tasks=["i2i"]) and "size" in losses_of(clip, prompts=False)
+    torch.testing.assert_close(2 * losses["size"], losses_of(clip, prompt_reg=0.12)["size"])
+
+
 PICTURES = pd.DataFrame({"image_id": range(100, 140), "pid": [n // 4 + 1 for n in range(40)]})
 CAPTIONS = pd.DataFrame({"image_id": [100 + n // 2 for n in range(32)], "pid": [n // 8 + 1 for n in range(32)]})
 PIDS = np.unique(PICTURES["pid"])
@@ -128,7 +156,8 @@ PIDS = np.unique(PICTURES["pid"])
 
 def steps(tasks: list[str] = BOTH, epoch: int = 1) -> list:
     options = PARAMS.active.train.model_copy(update={"t2i_batch": 8, "i2i_batch": 12, "num_instances": 4})
-    return epoch_steps(CAPTIONS, PICTURES[PICTURES["image_id"] >= 116], PIDS, tasks, options, 0, epoch)
+    params = with_profile(PARAMS, train=options).model_copy(update={"tasks": tasks, "seed": 0})
+    return epoch_steps(CAPTIONS, PICTURES[PICTURES["image_id"] >= 116], PIDS, params, epoch)
 
 
 def test_a_step_holds_pairs_then_pictures_of_the_other_set_four_an_identity() -> None:
@@ -218,10 +247,9 @@ def test_heads_start_the_same_with_and_without_prompts(clip: CLIP) -> None:
 
 
 def test_no_pretraining_needs_no_pictures(clip: CLIP) -> None:
-    nothing = SimpleNamespace(captions=None)
-    options = PARAMS.profiles["paper-cuhk-market"].pretrain
+    params = with_profile(PARAMS, pretrain=PARAMS.profiles["paper-cuhk-market"].pretrain)
     before = {name: value.clone() for name, value in clip.state_dict().items()}
-    assert pretrain(clip, nothing, Path("none"), options, PARAMS.active.input, 0, torch.device("cpu")).rows == []
+    assert pretrain(clip, TrainingData(SimpleNamespace(), Path("none")), params, torch.device("cpu")).rows == []
     assert all(torch.equal(value, before[name]) for name, value in clip.state_dict().items())
 
 

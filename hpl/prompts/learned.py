@@ -1,4 +1,4 @@
-"""What stage I makes and stage II takes over: networks, identity tokens, and the table of identity prompts."""
+"""What stage I learns and stage II takes over: networks, identity tokens, and the table of identity prompts."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from hpl.config import Inversion, Prompt
 from hpl.files import HplError
 from hpl.prompts.inversion import InversionNetwork
 
-FILE = "prompts.safetensors"
-IDENTITY_TOKEN_DEVIATION = 0.02  # CLIP-ReID's
+PROMPTS_FILE = "prompts.safetensors"
+_IDENTITY_TOKEN_DEVIATION = 0.02  # CLIP-ReID's
 
 
-class PromptParts(nn.Module):
+class LearnedPrompts(nn.Module):
     """I_v, I_t, the identity tokens id_y, N x M x W (eqs. 3 and 4), and r~, N x D (eq. 7), which stage I fills at its end."""
 
     def __init__(self, options: Prompt, inversion: Inversion, text_tower: TextTower, pids: list[int]) -> None:
-        """`pids` gives the identity of each row."""
+        """Draw fresh networks and tokens; `pids` gives the identity of each row."""
         super().__init__()
         joint_width = text_tower.text_projection.shape[1]
         if joint_width % inversion.heads:
@@ -37,29 +37,29 @@ class PromptParts(nn.Module):
 
         self.image_inversion = network()
         self.text_inversion = network()
-        tokens = torch.randn(len(pids), options.id_tokens, text_tower.width) * IDENTITY_TOKEN_DEVIATION
+        tokens = torch.randn(len(pids), options.id_tokens, text_tower.width) * _IDENTITY_TOKEN_DEVIATION
         self.identity_tokens = nn.Parameter(tokens)
         self.register_buffer("identity_prompts", torch.zeros(len(pids), joint_width))
         self.register_buffer("pids", torch.tensor(pids, dtype=torch.int64))
 
 
-def save_parts(folder: Path, parts: PromptParts | None) -> None:
-    """Write the parts; without prompts, a file that holds none."""
-    tensors = {} if parts is None else {name: value.detach().cpu().contiguous() for name, value in parts.state_dict().items()}
-    save_file(tensors, Path(folder) / FILE)
+def save_prompts(folder: Path, prompts: LearnedPrompts | None) -> None:
+    """Write the prompts; where they are not enabled, a file that holds none."""
+    state = {} if prompts is None else prompts.state_dict()
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, Path(folder) / PROMPTS_FILE)
 
 
-def load_parts(folder: Path, options: Prompt, inversion: Inversion, text_tower: TextTower) -> PromptParts:
-    """Read what `save_parts` wrote. HplError if it was made without prompts or in another shape."""
-    path = Path(folder) / FILE
+def load_prompts(folder: Path, options: Prompt, inversion: Inversion, text_tower: TextTower) -> LearnedPrompts:
+    """Read what `save_prompts` wrote. HplError if it was made without prompts or in another shape."""
+    path = Path(folder) / PROMPTS_FILE
     if not path.is_file():
         raise HplError(f"{path}: file not found; run the construct_prompts stage")
     tensors = load_file(path)
     if "pids" not in tensors:
         raise HplError(f"{path}: made with prompt.enabled: false; run the construct_prompts stage again")
-    parts = PromptParts(options, inversion, text_tower, tensors["pids"].tolist())
+    prompts = LearnedPrompts(options, inversion, text_tower, tensors["pids"].tolist())
     try:
-        parts.load_state_dict(tensors)
+        prompts.load_state_dict(tensors)
     except RuntimeError as error:
         raise HplError(f"{path}: made with other prompt parameters ({error}); run the construct_prompts stage again") from None
-    return parts
+    return prompts
