@@ -4,6 +4,7 @@
 # make experiments: a table of what was run so: the parameters that differ, and the main figures.
 # make ablation JOBS=2: the cells of ablation/dvc.yaml, two side by side, then their report; a cell that fails stops no other.
 # make cross-domain RUNS="cuhk icfg": what was trained on against what was tested, from experiments, branches or commits.
+# make docs: the site, in docs/_build/html; a warning is an error.
 # make pr-comment BASE=origin/main: what changed against that revision, as Markdown for a pull request.
 # Each makes the virtual environment when it is missing or older than what it is made from.
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BASE ?= origin/main
 CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all check exp experiments ablation cross-domain pr-comment chromium
+.PHONY: docs repro test test-all check exp experiments ablation cross-domain pr-comment chromium
 repro: .venv/.installed
 	dvc repro
 test: .venv/.installed
@@ -33,6 +34,10 @@ cross-domain: .venv/.installed
 	@python -m hpl.reports.cross_domain $(RUNS)
 pr-comment: .venv/.installed
 	@python -m hpl.reports.pull_request $(BASE)
+
+docs: .venv/.installed
+	.venv/bin/pip install --quiet -c constraints.txt -e '.[docs]'
+	python -m sphinx -q -W --keep-going -n -j auto docs docs/_build/html
 
 # The report's page is tried in a browser; where none can be had, those tests say that they are skipped.
 chromium:
