@@ -1,22 +1,14 @@
-"""Small things that many tests need: a tiny CLIP, and miniature data sets in the native formats."""
+"""Fixtures of many tests: a tiny CLIP, and miniature data sets in the native formats."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from open_clip.model import CLIP
-from PIL import Image
 
-from hpl.backbones.weights import build_clip
-from hpl.config import Params
-
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {"image_size": [24, 12], "layers": 2, "width": 16, "head_width": 8, "patch_size": 6},
-    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 2},
-}
+from tests.support.pictures import picture, save
+from tests.support.tiny import fresh_clip
 
 torch.set_num_threads(1)  # two are several times slower on a machine that is busy
 
@@ -24,30 +16,7 @@ torch.set_num_threads(1)  # two are several times slower on a machine that is bu
 @pytest.fixture
 def clip() -> CLIP:
     """A CLIP of width 16 with 8 patches, random but the same each time."""
-    torch.manual_seed(0)
-    model = build_clip(TINY).eval()
-    with torch.no_grad():  # projections of a fresh CLIP are random, the text one is not initialised by open_clip's classes alone
-        model.text_projection.normal_(std=24**-0.5)
-    return model
-
-
-def with_profile(params: Params, **sections: object) -> Params:
-    """The parameters with some sections of the active profile replaced."""
-    profiles = {**params.profiles, params.profile: params.active.model_copy(update=sections)}
-    return params.model_copy(update={"profiles": profiles})
-
-
-def picture(seed: int, size: tuple[int, int] = (16, 32)) -> Image.Image:
-    """A smooth random picture, so that JPEG keeps it."""
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 4, 3), dtype=np.uint8)
-    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
-
-
-def save(image: Image.Image, path: Path, **options: object) -> Path:
-    """Save, making the folders on the way."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, **options)
-    return path
+    return fresh_clip()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.test_pipeline import copy_project, ran, run, start
+from tests.support.pipeline import copy_project, ran, run, start
 
 pytestmark = pytest.mark.slow
 

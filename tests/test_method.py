@@ -8,7 +8,7 @@ from functools import reduce
 import pytest
 import yaml
 
-from tests.imports import ROOT
+from tests.support.imports import ROOT
 
 PAGE = ROOT / "docs" / "method.md"
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())

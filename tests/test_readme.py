@@ -8,7 +8,7 @@ import pytest
 from hpl.config import load_params
 from hpl.reports.page import result_table
 from hpl.reports.pull_request import flat
-from tests.imports import ROOT
+from tests.support.imports import ROOT
 
 README = (ROOT / "README.md").read_text()
 

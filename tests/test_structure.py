@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from hpl.config import load_params
-from tests.imports import ROOT, all_imports, dependencies, direct_imports
+from tests.support.imports import ROOT, all_imports, dependencies, direct_imports
 
 LEVELS = [
     ["files", "tasks"],

@@ -26,8 +26,8 @@ from hpl.ablation.tables import (
 from hpl.config import Params, load_params
 from hpl.files import HplError, write_json
 from hpl.reports.content import html, markdown
-from tests.imports import ROOT
-from tests.reports.conftest import write_cells
+from tests.support.imports import ROOT
+from tests.support.reported import write_cells
 
 FILES = {f"{name}.{kind}" for name in ("table3", "table4", "figure1a", "figure3") for kind in ("csv", "md", "tex", "png", "svg")}
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from hpl.analysis.attention import explain, grad_cam
 from hpl.backbones.towers import ImageTower, TextTower
-from tests.conftest import picture, save
-from tests.readers.test_build import CUHK, MARKET, SIZE, build
+from tests.support.native_sets import CUHK, MARKET, build
+from tests.support.pictures import picture, save
+from tests.support.tiny import SIZE
 
-ROWS, COLUMNS = 4, 2  # patches of tests.conftest.TINY
+ROWS, COLUMNS = 4, 2  # patches of tests.support.tiny.TINY
 OWN = {"format": "folders", "folder": "people", "use": ["test"]}
 
 

@@ -7,7 +7,7 @@ import torch
 from open_clip.model import CLIP
 
 from hpl.backbones.towers import ImageTower
-from tests import naive
+from tests.support import naive
 
 IMAGES = torch.randn(2, 3, 24, 12, generator=torch.Generator().manual_seed(1))
 

@@ -12,9 +12,9 @@ from hpl.backbones.weights import build_clip
 from hpl.config import Cache, load_params
 from hpl.prompts.cache import cache_features
 from hpl.prompts.features import FeatureCache
-from tests.conftest import TINY
-from tests.naive import BEGIN, END, A
-from tests.toy import SIZE, Tables
+from tests.support.naive import BEGIN, END, A
+from tests.support.tiny import SIZE, TINY
+from tests.support.toy import Tables
 
 CONTEXT = load_params(Path(__file__).parents[2] / "params.yaml").profiles["paper-cuhk-market"].input.context_length
 

@@ -11,7 +11,7 @@ from hpl.backbones.trained import load_trained, save_trained
 from hpl.backbones.weights import build_clip, create_backbone, load_backbone, resize_positions, save_backbone
 from hpl.config import Input, OpenClipBackbone
 from hpl.files import HplError
-from tests.conftest import TINY
+from tests.support.tiny import TINY
 
 IMAGES = torch.randn(3, 3, 24, 12, generator=torch.Generator().manual_seed(1))
 CAPTIONS = ["A man in red.", "A woman with a blue bag walks past the shop.", "x"]

@@ -15,7 +15,7 @@ from hpl.config import Input
 from hpl.files import HplError
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardWriter
-from tests.conftest import picture, save
+from tests.support.pictures import picture, save
 
 SIZE = Input(height=24, width=12, context_length=32)
 CPU = torch.device("cpu")

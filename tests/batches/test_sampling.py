@@ -11,7 +11,8 @@ from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
 from hpl.batches.sampling import identity_batches, shuffled_batches
 from hpl.config import load_params
 from hpl.training.train import epoch_steps
-from tests.toy import CAPTIONED_ALONE, PICTURED_ALONE, PIDS, SHARED, SIZE, Tables
+from tests.support.tiny import SIZE
+from tests.support.toy import CAPTIONED_ALONE, PICTURED_ALONE, PIDS, SHARED, Tables
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 PAPER = PARAMS.profiles["paper-cuhk-market"].train

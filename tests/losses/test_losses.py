@@ -1,4 +1,4 @@
-"""Each loss against a float64 loop written from the formula (tests/naive.py): values and gradients, then the degenerate batches."""
+"""Each loss against a float64 loop written from the formula (tests/support/naive.py): values and gradients, then the degenerate batches."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from hpl.losses.contrast import identity_prompt_loss, prompt_contrast_losses
 from hpl.losses.identity import i2i_identity_loss, t2i_identity_loss
 from hpl.losses.sdm import similarity_distribution_loss
 from hpl.losses.triplet import batch_hard_triplet_loss
-from tests import naive
+from tests.support import naive
 
 PIDS = [3, 3, 7, 1, 7, 3]  # several positives, and one picture without any
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from hpl.files import HplError
 from hpl.manifests.pictures import MAX_PIXELS, decode_bytes, decode_picture, read_pictures, resize_picture
-from tests.conftest import picture, save
+from tests.support.pictures import picture, save
 
 RGB = picture(1, (18, 30))
 EXIF = Image.Exif()

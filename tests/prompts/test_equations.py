@@ -1,4 +1,4 @@
-"""Eqs. 3 to 7 and 13 against float64 by hand (tests/naive.py): the prompts, the inversion networks, and stage I's whole loss."""
+"""Eqs. 3 to 7 and 13 against float64 by hand (tests/support/naive.py): the prompts, the inversion networks, and stage I's whole loss."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -14,7 +14,7 @@ from hpl.prompts.construct import construct_losses
 from hpl.prompts.inversion import InversionNetwork
 from hpl.prompts.parts import PromptParts
 from hpl.prompts.template import PromptEncoder
-from tests import naive
+from tests.support import naive
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 LOSS: Loss = PARAMS.loss

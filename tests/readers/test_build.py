@@ -14,42 +14,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from hpl.config import Data, Input, Preprocess
 from hpl.files import HplError
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader, ShardWriter
 from hpl.manifests.tables import Manifests
 from hpl.readers import decoding as examine
-from hpl.readers.build import build_manifests
-from tests.conftest import picture, save
-
-CUHK = {"format": "cuhk-pedes", "folder": "CUHK-PEDES", "use": ["train", "test"], "official": False}
-MARKET = {"format": "market-1501", "folder": "Market-1501", "use": ["train", "test"], "official": False}
-SIZE = Input(height=24, width=12, context_length=32)
-OPTIONS = Preprocess(
-    on_bad_image="error",
-    strict=False,
-    pack_pictures=True,
-    link_candidate=0.86,
-    link_correlation=0.92,
-    test_share=0.5,
-    split_seed=0,
-)
-
-
-def build(
-    raw: Path,
-    out: Path,
-    num_workers: int = 1,
-    datasets: tuple[dict, ...] = (CUHK, MARKET),
-    store: Path | None = None,
-    val_share: float = 0.0,
-    **changes: object,
-) -> Manifests:
-    data, options = Data.model_validate({"datasets": list(datasets), "val_share": val_share}), OPTIONS.model_copy(update=changes)
-    store = store or out / "store"
-    build_manifests(raw, data, SIZE, options, num_workers, out / "manifests", out / "pictures", store)
-    return Manifests(out / "manifests")
+from tests.support.native_sets import CUHK, MARKET, build
+from tests.support.pictures import picture, save
 
 
 def audit_of(out: Path) -> dict:
@@ -433,7 +404,7 @@ RUN = """
 import sys
 from pathlib import Path
 from hpl.readers import decoding as examine
-from tests.readers.test_build import MARKET, build
+from tests.support.native_sets import MARKET, build
 examine.PART, examine.CHUNK = 16, 4
 root = Path(sys.argv[1])
 build(root, root / sys.argv[2], num_workers=2, datasets=(MARKET,), store=root / "store")

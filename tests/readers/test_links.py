@@ -10,7 +10,7 @@ from PIL import Image
 from hpl.readers.decoding import examine_picture
 from hpl.readers.links import aligned_correlation, find_links
 from hpl.readers.unify import unify_identities
-from tests.conftest import picture
+from tests.support.pictures import picture
 
 SIZE = (60, 150)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hpl.files import HplError
 from hpl.readers.own_data import read_folders, read_table
-from tests.conftest import picture, save
+from tests.support.pictures import picture, save
 
 PROPERTY = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

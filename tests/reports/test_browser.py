@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reports.chromium import CHROMIUM, Browser, browser
+from tests.support.chromium import CHROMIUM, Browser, browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
 

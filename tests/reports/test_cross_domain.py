@@ -9,7 +9,7 @@ import yaml
 
 from hpl.files import HplError
 from hpl.reports.cross_domain import cross_domain
-from tests.reports.test_pull_request import git
+from tests.support.repository import git
 
 T2I, I2I = {"rank1": 50.0, "mAP": 40.0}, {"rank1": 90.0, "mAP": 80.0}
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hpl.manifests.tables import Manifests
 from hpl.reports.data_audit import write_data_audit
-from tests.readers.test_build import CUHK, MARKET, build
+from tests.support.native_sets import CUHK, MARKET, build
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hpl.reports.page import other_tables, result_table
-from tests.reports.conftest import HOSTILE, baselines, figures, measured, write
+from tests.support.reported import HOSTILE, baselines, figures, measured, write
 
 
 class Page(HTMLParser):

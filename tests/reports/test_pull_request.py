@@ -12,15 +12,11 @@ import yaml
 
 from hpl.files import HplError
 from hpl.reports.pull_request import changes, compare, results_table
-from tests.imports import ROOT
+from tests.support.imports import ROOT
+from tests.support.repository import git
 
 OLD = {"rank1": 50.0, "mAP": 40.0, "num_queries": 520}
 NEW = {"rank1": 52.0, "rank1_ci_low": 49.0, "rank1_ci_high": 55.0, "mAP": 38.0, "mAP_ci_low": 37.0, "mAP_ci_high": 39.0}
-
-
-def git(folder: Path, *command: str) -> str:
-    named = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "protocol.file.allow=always"]
-    return subprocess.run(["git", *named, *command], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def write(folder: Path, metrics: dict, params: str) -> None:

@@ -11,7 +11,7 @@ from hpl.backbones.towers import ImageTower, TextTower, at_end
 from hpl.batches.transforms import normalise
 from hpl.manifests.pictures import read_pictures
 from hpl.retrieval.features import extract_image_features, extract_text_features
-from tests.conftest import picture, save
+from tests.support.pictures import picture, save
 
 CPU = torch.device("cpu")
 

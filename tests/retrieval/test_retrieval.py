@@ -12,9 +12,10 @@ from hpl.backbones.towers import ImageTower, TextTower
 from hpl.config import load_params
 from hpl.files import HplError
 from hpl.retrieval.test_sets import encode_test_sets, evaluate_towers, gather, read_test_sets
-from tests.conftest import picture, save
-from tests.imports import ROOT
-from tests.readers.test_build import CUHK, MARKET, SIZE, build
+from tests.support.imports import ROOT
+from tests.support.native_sets import CUHK, MARKET, build
+from tests.support.pictures import picture, save
+from tests.support.tiny import SIZE
 
 OWN = {"format": "folders", "folder": "people", "use": ["test"]}
 OPTIONS = load_params(ROOT / "params.yaml").active.evaluate.model_copy(update={"batch_size": 4, "rank_list_length": 3})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.imports import ROOT
+from tests.support.imports import ROOT
 
 SCRIPT = """
 import json, sys

@@ -17,7 +17,6 @@ from hpl.analysis.attention import explain
 from hpl.analysis.reported import evaluate_encoded
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
-from hpl.backbones.weights import build_clip
 from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
 from hpl.batches.transforms import augment
 from hpl.config import Inversion, load_params
@@ -41,10 +40,12 @@ from hpl.runtime.distributed import (
 from hpl.training.model import HPL, LOSSES
 from hpl.training.pretrain import pretrain
 from hpl.training.train import train
-from tests.conftest import TINY, picture, save, with_profile
-from tests.imports import ROOT
-from tests.readers.test_build import build
-from tests.toy import PIDS, SIZE, Tables
+from tests.support.imports import ROOT
+from tests.support.native_sets import build
+from tests.support.parameters import with_profile
+from tests.support.pictures import picture, save
+from tests.support.tiny import SIZE, fresh_clip
+from tests.support.toy import PIDS, Tables
 
 PARAMS = load_params(ROOT / "params.yaml")
 CPU, BOTH = torch.device("cpu"), ["t2i", "i2i"]
@@ -81,14 +82,6 @@ class StoppedAfter(Checkpoint):
         self.steps_left -= 1
         if not self.steps_left:
             raise Stopped
-
-
-def fresh_clip() -> CLIP:
-    torch.manual_seed(0)
-    model = build_clip(TINY).eval()
-    with torch.no_grad():
-        model.text_projection.normal_(std=24**-0.5)
-    return model
 
 
 def fresh_parts(clip: CLIP) -> PromptParts:

@@ -20,8 +20,9 @@ from hpl.prompts.features import FeatureCache
 from hpl.prompts.parts import PromptParts
 from hpl.training import train as stage_two
 from hpl.training.model import HPL
-from tests.conftest import with_profile
-from tests.toy import PIDS, SIZE, Tables
+from tests.support.parameters import with_profile
+from tests.support.tiny import SIZE
+from tests.support.toy import PIDS, Tables
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 PAPER = PARAMS.profiles["paper-cuhk-market"]

@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from open_clip.model import CLIP
 
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
-from hpl.backbones.weights import build_clip
 from hpl.config import Cache, Inversion, load_params
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
@@ -22,8 +20,9 @@ from hpl.prompts.features import FeatureCache
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint, work_key
 from hpl.training.pretrain import pretrain
 from hpl.training.train import train
-from tests.conftest import TINY, with_profile
-from tests.readers.test_build import CUHK, MARKET, SIZE, build
+from tests.support.native_sets import CUHK, MARKET, build
+from tests.support.parameters import with_profile
+from tests.support.tiny import SIZE, fresh_clip
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 PROFILE = PARAMS.active
@@ -46,14 +45,6 @@ class KilledAfter(Checkpoint):
         self.writes_left -= 1
         if not self.writes_left:
             raise Killed
-
-
-def fresh_clip() -> CLIP:
-    torch.manual_seed(0)
-    model = build_clip(TINY).eval()
-    with torch.no_grad():
-        model.text_projection.normal_(std=24**-0.5)
-    return model
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from hpl.files import HplError
 from hpl.manifests.tables import Manifests
 from hpl.retrieval.validation import validate, validation_sets
 from hpl.training.selection import Best
-from tests.conftest import picture, save
-from tests.readers.test_build import CUHK, SIZE, build
+from tests.support.native_sets import CUHK, build
+from tests.support.pictures import picture, save
+from tests.support.tiny import SIZE
 
 BOTH = ["t2i", "i2i"]
 

@@ -16,8 +16,8 @@ from hpl.files import HplError
 from hpl.prompts.inversion import InversionNetwork
 from hpl.runtime.device import compile_blocks, out_of_memory
 from hpl.training.model import HPL, in_parts
-from tests.imports import ROOT
-from tests.training.test_total import LOSS, batch, model
+from tests.support.imports import ROOT
+from tests.support.small_hpl import LOSS, batch, model
 
 BOTH = ["t2i", "i2i"]
 VARIANTS = {  # prompts, task routing, tasks, changes of `loss`

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hpl.config import Input
 from hpl.manifests.shards import ShardWriter
+from tests.support.tiny import SIZE
 
-SIZE = Input(height=24, width=12, context_length=32)  # of tests.conftest.TINY
 PIDS = [4, 5, 6, 7, 9]
 CAPTIONED_ALONE, SHARED, PICTURED_ALONE = [4, 5], [6], [7, 9]
 CAPTION_SET = [(4, 2), (5, 1), (6, 1)]  # person, pictures; two captions each
