@@ -28,10 +28,11 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!hpl\.).*")]  # names of other projects: 
 
 def as_plain_text(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Escape what stands for itself in our docstrings but means something in reStructuredText: `*`, `|` and a final `_`."""
-    for number, line in enumerate(lines):
-        outside = re.split(r"(`[^`]*`)", line)
-        outside[::2] = [re.sub(r"[*|]|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in outside[::2]]
-        lines[number] = "".join(outside)
+    text = re.sub(r"^(\s+.*\n)(?=\S)", r"\1\n", "\n".join(lines), flags=re.M)  # an indented list ends with an empty line
+    outside = re.split(r"(`[^`]*`)", text)
+    outside[::2] = [re.sub(r"[*|]|(?<!\w)_(?=\w)|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in outside[::2]]
+    outside[2::2] = [re.sub(r"^(?=[\w\\])", r"\\ ", part) for part in outside[2::2]]
+    lines[:] = "".join(outside).splitlines()
 
 
 def write_reference(app: object) -> None:
