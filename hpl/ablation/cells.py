@@ -15,7 +15,8 @@ from hpl.prompts.cache import cache_features
 from hpl.prompts.construct import construct_prompts
 from hpl.prompts.features import FeatureCache
 from hpl.prompts.parts import load_parts, save_parts
-from hpl.retrieval.test_sets import evaluate_towers
+from hpl.retrieval.features import Extractor
+from hpl.retrieval.figures import evaluate_towers
 from hpl.runtime.checkpoint import Checkpoint, work_key
 from hpl.runtime.device import prepare_device
 from hpl.training.train import train
@@ -47,8 +48,8 @@ def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone:
         clip, _ = load_backbone(backbone)
         parts = load_parts(prompts, params.prompt, profile.inversion, TextTower(clip)) if prompts else None
         model, curves, selection = train(clip, parts, tables, packed, params, device, checkpoint)
-        towers = model.images, model.texts
-        metrics = evaluate_towers(*towers, tables, profile.input, profile.evaluate, device, checkpoint, "trained")
+        extractor = Extractor.of(model.images, model.texts, profile, device, checkpoint.within("trained"))
+        metrics = evaluate_towers(extractor, tables, profile.evaluate)
     return {"metrics": metrics, "steps": curves.steps, "selection": selection}
 
 

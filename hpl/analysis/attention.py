@@ -5,25 +5,28 @@ Source: Selvaraju et al., Grad-CAM, ICCV 2017. In a ViT the patches that leave t
 maps are taken from the tokens that enter its attention.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from hpl.backbones.towers import ImageTower, TextTower
+from hpl.backbones.towers import ImageTower
 from hpl.batches.transforms import normalise
-from hpl.config import Input
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.tables import Manifests
-from hpl.retrieval.features import extract_image_features, extract_text_features
-from hpl.retrieval.test_sets import TestSet, read_test_sets
+from hpl.retrieval.features import Extractor
+from hpl.retrieval.sets import RetrievalSet, read_test_sets
+from hpl.runtime.checkpoint import NOTHING_KEPT
+from hpl.tasks import I2I, T2I
 
-NUM_PICTURES = 6
+NUM_EXPLAINED = 6  # pictures
 
 
 def grad_cam(tower: ImageTower, images_B3HW: Tensor, texts_BD: Tensor, partners_BD: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of v_t2i for cos(v_t2i, text) and of v_i2i for cos(v_i2i, partner), float32, B x rows x columns of patches each.
+    """Compute the maps of v_t2i for cos(v_t2i, text) and of v_i2i for cos(v_i2i, partner), float32, B x rows x columns of patches each.
 
     At least 0, and at most 1 where anything speaks for the similarity; all 0 where nothing does. The tower is left as it was.
     """
@@ -52,33 +55,34 @@ def grad_cam(tower: ImageTower, images_B3HW: Tensor, texts_BD: Tensor, partners_
     return maps[0], maps[1]
 
 
-def explain(
-    images: ImageTower, texts: TextTower, tables: Manifests, size: Input, device: torch.device, count: int = NUM_PICTURES
-) -> dict[str, np.ndarray]:
-    """Maps of both tokens for some captioned pictures of the first T2I set's test split, chosen by rule.
+def explain(extractor: Extractor, tables: Manifests, count: int = NUM_EXPLAINED) -> dict[str, np.ndarray]:
+    """Draw the maps of both tasks for some captioned pictures of the first T2I set's test split, chosen by rule.
 
     Of the people with a captioned and another picture, `count` are taken, evenly spaced by name; of each the first captioned
     picture with its first caption, and as the partner in cos(v_i2i, v_i2i) the next picture of the person.
 
+    Args:
+        extractor: batch size and flip play no part.
+
     Returns:
         image_id, caption_id and partner_image_id, int64; t2i and i2i, float32, a map each. No row if no set is scored for T2I.
     """
-    chosen = _choose(next((test for test in read_test_sets(tables) if "t2i" in test.tasks), None), count)
+    chosen = _choose(next((each for each in read_test_sets(tables) if T2I in each.tasks), None), count)
     ids = {name: chosen[name].to_numpy(np.int64) for name in ("image_id", "caption_id", "partner_image_id")}
     if not len(chosen):
-        return {**ids, "t2i": np.zeros((0, 1, 1), np.float32), "i2i": np.zeros((0, 1, 1), np.float32)}
-    shape = size.height, size.width
+        return {**ids, T2I.name: np.zeros((0, 1, 1), np.float32), I2I.name: np.zeros((0, 1, 1), np.float32)}
     files, partners = (tables.files(tables.images.loc[ids[name]]) for name in ("image_id", "partner_image_id"))
-    images.to(device), texts.to(device)
-    texts_BD = extract_text_features(texts, chosen["caption"].tolist(), size.context_length, len(chosen), device)
-    _, partners_BD = extract_image_features(images, partners, shape, len(chosen), device)
-    pixels_B3HW = normalise(torch.from_numpy(read_pictures(files, *shape)).to(device))
-    maps = grad_cam(images.eval(), pixels_B3HW, texts_BD.to(device), partners_BD.to(device))
-    return {**ids, **{task: map_BRC.cpu().numpy() for task, map_BRC in zip(("t2i", "i2i"), maps, strict=True)}}
+    plain = replace(extractor, batch_size=len(chosen), flip=False, checkpoint=NOTHING_KEPT)
+    texts_BD = plain.captions(chosen["caption"].tolist())
+    _, partners_BD = plain.pictures(partners)
+    pixels = read_pictures(files, extractor.size.height, extractor.size.width)
+    pixels_B3HW = normalise(torch.from_numpy(pixels).to(extractor.device))
+    maps = grad_cam(extractor.images, pixels_B3HW, texts_BD.to(extractor.device), partners_BD.to(extractor.device))
+    return {**ids, **{task.name: map_BRC.cpu().numpy() for task, map_BRC in zip((T2I, I2I), maps, strict=True)}}
 
 
-def _choose(test: TestSet | None, count: int) -> pd.DataFrame:
-    """The captions that `explain` takes, with partner_image_id; no row without a test set."""
+def _choose(test: RetrievalSet | None, count: int) -> pd.DataFrame:
+    """Choose the captions that `explain` takes, with partner_image_id; no row without a test set."""
     rows = []
     if test:
         captions, pictures = (

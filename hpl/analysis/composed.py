@@ -15,16 +15,18 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from hpl.evaluation.intervals import bootstrap_gain, bootstrap_intervals
-from hpl.evaluation.metrics import Rule, score_block, summarise
+from hpl.evaluation.metrics import score_block
+from hpl.evaluation.protocols import Rule
+from hpl.evaluation.scores import Scores
 from hpl.evaluation.similarity import cosine_blocks, unit, unit_checked
+from hpl.retrieval.figures import Encoded
 from hpl.tasks import JUNK_PID
 
-FIGURES = ("rank1", "mAP")
+_HALVES = ("picture", "sentence")
 
 
 def composed_pairs(captions: pd.DataFrame, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Each caption once, with a picture chosen by a hash of the caption's id among the person's others; not if there is no other.
+    """Pair each caption with a picture chosen by a hash of the caption's id among the person's others, if there is one.
 
     Where cameras are known, the others are those by another camera than the described picture's, which would be ignored else.
 
@@ -51,19 +53,11 @@ def composed_pairs(captions: pd.DataFrame, images: pd.DataFrame) -> tuple[np.nda
     return chosen[:, 0], chosen[:, 1]
 
 
-def evaluate_composed(
-    text_features: np.ndarray,
-    t2i_features: np.ndarray,
-    i2i_features: np.ndarray,
-    captions: pd.DataFrame,
-    images: pd.DataFrame,
-    weight: float,
-) -> dict[str, dict[str, float]]:
-    """Figures of composed queries, and of their halves alone.
+def evaluate_composed(encoded: Encoded, weight: float) -> dict[str, dict[str, float]]:
+    """Compute the figures of composed queries, and of their halves alone.
 
     Args:
-        text_features: t_eos, one row for each row of `captions` (columns caption_id, image_id, pid).
-        t2i_features, i2i_features: v_t2i and v_i2i, one row for each row of `images` (columns image_id, pid, camid).
+        encoded: a set with captions (columns caption_id, image_id, pid) and pictures (image_id, pid, camid).
         weight: of t_eos, 0..1; v_t2i of the query picture has the rest.
 
     Returns:
@@ -71,38 +65,36 @@ def evaluate_composed(
         what both together have more, likewise; counts, with num_queries and num_skipped, captions without another picture and
         queries without a match. Empty if no person has two pictures that the rule tells apart.
     """
+    captions, images = encoded.dataset.captions, encoded.dataset.images
     asked, shown = composed_pairs(captions, images)
     camids = images["camid"].to_numpy()
     camids = np.where(camids < 0, -2 - np.arange(len(camids)), camids)  # unknown: the picture itself is all that is ignored
     pids = images["pid"].to_numpy()
     rule = Rule(pids[shown], pids, camids[shown], camids)
     gallery = pids != JUNK_PID
-    text = unit_checked(text_features, "caption", len(captions))[asked]
-    t2i, i2i = (unit_checked(features, "picture", len(images)) for features in (t2i_features, i2i_features))
+    text = unit_checked(encoded.text, "caption", len(captions))[asked]
+    t2i, i2i = (unit_checked(features, "picture", len(images)) for features in (encoded.t2i, encoded.i2i))
     mixed = unit(weight * text + (1 - weight) * t2i[shown])
     blocks = (cosine_blocks(left, right[gallery]) for left, right in ((text, t2i), (mixed, t2i), (i2i[shown], i2i)))
-    parts: dict[str, list[pd.DataFrame]] = {"both": [], "picture": [], "sentence": []}
+    tables: dict[str, list[pd.DataFrame]] = {"both": [], "picture": [], "sentence": []}
     for (start, sentence), (_, together), (_, picture) in zip(*blocks, strict=True):
-        parts["picture"].append(score_block(picture, rule, start))
-        parts["sentence"].append(score_block(sentence, rule, start))
+        tables["picture"].append(score_block(picture, rule, start))
+        tables["sentence"].append(score_block(sentence, rule, start))
         both = (_standardised(together, rule, start) + _standardised(picture, rule, start)) / 2
-        parts["both"].append(score_block(both, rule, start))
-    tables = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items() if tables}
-    if not tables or not tables["both"]["num_matches"].any():
+        tables["both"].append(score_block(both, rule, start))
+    scores = {name: Scores(pd.concat(found, ignore_index=True), pids[shown]) for name, found in tables.items() if found}
+    if not scores or not scores["both"].table["num_matches"].any():
         return {}
-    who, both = pids[shown], tables["both"]
-    found = {}
-    for name, table in tables.items():
-        figures = summarise(table)
-        found[name] = {key: figures[key] for key in FIGURES} | bootstrap_intervals(table, who)
-    for name in ("picture", "sentence"):
-        found[f"gain_over_{name}"] = bootstrap_gain(both, tables[name], who)
-    skipped = figures["num_skipped"] + len(captions) - len(asked)
-    return {**found, "counts": {"num_queries": figures["num_queries"], "num_skipped": skipped}}
+    figures = {name: each.figures() for name, each in scores.items()}
+    found = {name: {key: figures[name][key] for key in ("rank1", "mAP")} | each.intervals() for name, each in scores.items()}
+    found |= {f"gain_over_{name}": scores["both"].gain_over(scores[name]) for name in _HALVES}
+    counts = figures["both"]
+    skipped = counts["num_skipped"] + len(captions) - len(asked)
+    return {**found, "counts": {"num_queries": counts["num_queries"], "num_skipped": skipped}}
 
 
 def _standardised(similarity: np.ndarray, rule: Rule, start: int) -> np.ndarray:
-    """Rows of mean 0 and deviation 1 over what the rule leaves of the gallery."""
+    """Bring rows to mean 0 and deviation 1 over what the rule leaves of the gallery."""
     rows = np.zeros_like(similarity)
     for number, row in enumerate(similarity):
         _, ignored = rule.positions(start + number)

@@ -7,10 +7,10 @@ who stay count as detected if the best picture is of the right person and its sc
 import numpy as np
 
 from hpl.evaluation.intervals import draw_people, interval
-from hpl.evaluation.metrics import Rule
+from hpl.evaluation.protocols import Rule
 
 FALSE_ALARMS = 0.01  # share of the strangers' queries that may score above the threshold
-SEED = 0
+STRANGER_SEED = 0
 
 
 class OpenSet:
@@ -18,7 +18,7 @@ class OpenSet:
 
     def __init__(self, rule: Rule) -> None:
         people = np.unique(rule.query_pids)
-        self.strangers = np.random.default_rng(SEED).permutation(people)[: len(people) // 2]
+        self.strangers = np.random.default_rng(STRANGER_SEED).permutation(people)[: len(people) // 2]
         self._columns = np.flatnonzero(~np.isin(rule.gallery_pids, self.strangers))
         camids = None if rule.gallery_camids is None else rule.gallery_camids[self._columns]
         self._rule = Rule(rule.query_pids, rule.gallery_pids[self._columns], rule.query_camids, camids)
@@ -34,7 +34,7 @@ class OpenSet:
             self._best[query] = best_match, row.max(initial=-np.inf)
 
     def figures(self) -> dict[str, float]:
-        """detection_rate in percent at FALSE_ALARMS, with its interval; num_known and num_unknown queries. Empty if there are none of either.
+        """Return detection_rate in percent at FALSE_ALARMS, with its interval, num_known and num_unknown queries; empty without either.
 
         The interval draws known people and strangers each by themselves, so that the threshold moves as well.
         """
@@ -49,14 +49,14 @@ class OpenSet:
         alarms, alarm_pids = self._best[stranger, 1][order], pids[stranger][order]
 
         def rate(known_counts: np.ndarray, alarm_counts: np.ndarray) -> float:
-            """Detected, if each query counts so many times."""
+            """Compute the share that is detected, if each query counts so many times."""
             total = np.cumsum(alarm_counts)
             allowed = int(FALSE_ALARMS * total[-1])
             threshold = alarms[np.searchsorted(total, allowed, side="right")]  # so many score above it, at most
             return 100 * float(np.average(score > threshold, weights=known_counts))
 
         person, drawn = draw_people(pids[known])
-        alarm_person, alarm_drawn = draw_people(alarm_pids, seed=SEED + 1)
+        alarm_person, alarm_drawn = draw_people(alarm_pids, seed=STRANGER_SEED + 1)
         rates = [
             rate(counts[person], alarm_counts[alarm_person]) for counts, alarm_counts in zip(drawn, alarm_drawn, strict=True)
         ]

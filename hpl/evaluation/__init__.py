@@ -1,5 +1,1 @@
-"""Features -> numbers: the protocols of both tasks."""
-
-from hpl.evaluation.metrics import retrieval_metrics, stream_scores, summarise
-
-__all__ = ["retrieval_metrics", "stream_scores", "summarise"]
+"""Features -> numbers: the protocols of both tasks, figures with confidence intervals, re-ranking. No torch."""

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import sparse
 
-from hpl.evaluation.similarity import BLOCK, cosine_blocks
+from hpl.evaluation.similarity import QUERY_BLOCK, cosine_blocks
 
 
 def reranked_blocks(
-    left: np.ndarray, right: np.ndarray, k1: int, k2: int, weight: float, block: int = BLOCK
+    left: np.ndarray, right: np.ndarray, k1: int, k2: int, weight: float, block: int = QUERY_BLOCK
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Re-ranked similarities, 1 - (1 - weight) x Jaccard distance - weight x original distance, in place of the cosines.
+    """Yield re-ranked similarities, 1 - (1 - weight) x Jaccard distance - weight x original distance, in place of the cosines.
 
     The original distance is the squared Euclidean one divided by the largest of its row, as in the authors' code.
 
@@ -44,7 +44,7 @@ def reranked_blocks(
 
 
 def _neighbours(everyone: np.ndarray, length: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """N x length nearest pictures of each, itself among them, best first, ties in their order; and N largest squared distances."""
+    """Find N x length nearest pictures of each, itself among them, best first, ties in their order; and N largest squared distances."""
     length = min(length, len(everyone))
     near, largest = np.empty((len(everyone), length), np.int64), np.empty(len(everyone))
     for start, similarity in cosine_blocks(everyone, everyone, block):
@@ -57,14 +57,14 @@ def _neighbours(everyone: np.ndarray, length: int, block: int) -> tuple[np.ndarr
 
 
 def _rows(columns: np.ndarray) -> sparse.csr_matrix:
-    """N x N with ones at the given columns of each row."""
+    """Make an N x N matrix with ones at the given columns of each row."""
     count, length = columns.shape
     ones, ends = np.ones(columns.size, np.float64), np.arange(count + 1) * length
     return sparse.csr_matrix((ones, columns.ravel(), ends), shape=(count, count))
 
 
 def _descriptions(everyone: np.ndarray, near: np.ndarray, largest: np.ndarray, k1: int, block: int) -> sparse.csr_matrix:
-    """N x N: exp(-distance) to the k-reciprocal neighbours and to those of theirs that overlap with them, each row of sum 1."""
+    """Describe each picture by exp(-distance) to its k-reciprocal neighbours and to those of theirs that overlap: N x N, rows of sum 1."""
     full, half = _rows(near[:, : k1 + 1]), _rows(near[:, : round(k1 / 2) + 1])
     full, half = full.multiply(full.T).tocsr(), half.multiply(half.T).tocsr()
     size = np.asarray(half.sum(axis=1)).ravel()
@@ -83,7 +83,7 @@ def _descriptions(everyone: np.ndarray, near: np.ndarray, largest: np.ndarray, k
 
 
 def _shared(row: sparse.csr_matrix, by_picture: sparse.csc_matrix) -> np.ndarray:
-    """Sum over columns of the smaller of a description and each gallery picture's."""
+    """Sum the smaller of a description and each gallery picture's, over columns."""
     if not row.nnz:  # among more equal pictures than k1, one may not be its own neighbour
         return np.zeros(by_picture.shape[0])
     starts, ends = by_picture.indptr[row.indices], by_picture.indptr[row.indices + 1]

@@ -1,10 +1,11 @@
-"""Pictures and captions -> features, for evaluation: in batches, without gradients.
+"""Pictures and captions -> features, for retrieval: in batches, without gradients.
 
 Several processes share the batches, not the rows within them, so that features have the same bits for any number of processes; each of
 them gets all features.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,69 +15,78 @@ from tqdm import tqdm
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, at_end
 from hpl.batches.transforms import normalise
+from hpl.config import Input, Profile
 from hpl.manifests.pictures import read_pictures
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.runtime.distributed import gather_rows, rank, share, world_size
 
 
-@torch.inference_mode()
-def extract_image_features(
-    tower: ImageTower,
-    files: list[Path],
-    size: tuple[int, int],
-    batch_size: int,
-    device: torch.device,
-    checkpoint: Checkpoint = NOTHING_KEPT,
-    flip: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Read picture files and encode them. Returns (v_t2i, v_i2i), float32, n x D each, on the CPU, not normalised.
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """Both towers of a model, and how pictures and captions go through them.
 
-    Args:
-        flip: encode the mirror image of each picture too, and return the mean of both.
+    Attributes:
+        batch_size: pictures or captions a forward pass.
+        flip: encode the mirror image of each picture too, and take the mean of both.
+        checkpoint: keeps the features of each batch.
     """
-    tower.eval()
 
-    def encode(start: int) -> Tensor:
-        images = normalise(torch.from_numpy(read_pictures(files[start : start + batch_size], *size)).to(device))
-        features = tower(images)[:, :2].float()
-        if flip:
-            features = (features + tower(images.flip(-1))[:, :2].float()) / 2
-        return features.cpu()
+    images: ImageTower
+    texts: TextTower
+    size: Input
+    batch_size: int
+    device: torch.device
+    flip: bool = False
+    checkpoint: Checkpoint = NOTHING_KEPT
 
-    shape = 2, tower.visual.proj.shape[1]
-    both = _in_batches(encode, len(files), batch_size, shape, "pictures", checkpoint)
-    return both[:, 0].contiguous(), both[:, 1].contiguous()
+    @classmethod
+    def of(
+        cls, images: ImageTower, texts: TextTower, profile: Profile, device: torch.device, checkpoint: Checkpoint
+    ) -> "Extractor":
+        """Make the extractor of a profile's evaluation."""
+        options = profile.evaluate
+        settings = {"size": profile.input, "batch_size": options.batch_size, "flip": options.flip}
+        return cls(images=images, texts=texts, device=device, checkpoint=checkpoint, **settings)
 
+    def named(self, name: str) -> "Extractor":
+        """Return the same extractor, whose checkpoint keeps what it computes under `name`."""
+        return replace(self, checkpoint=self.checkpoint.within(name))
 
-@torch.inference_mode()
-def extract_text_features(
-    tower: TextTower,
-    captions: Sequence[str],
-    context_length: int,
-    batch_size: int,
-    device: torch.device,
-    checkpoint: Checkpoint = NOTHING_KEPT,
-) -> Tensor:
-    """Encode captions. Returns t_eos, float32, n x D, on the CPU, not normalised."""
-    tower.eval()
+    @torch.inference_mode()
+    def pictures(self, files: list[Path]) -> tuple[Tensor, Tensor]:
+        """Read picture files and encode them. Returns (v_t2i, v_i2i), float32, n x D each, on the CPU, not normalised."""
+        tower = self.images.to(self.device).eval()
 
-    def encode(start: int) -> Tensor:
-        tokens = tokenize(captions[start : start + batch_size], context_length)
-        return at_end(*tower(tokens.to(device))).float().cpu()
+        def encode(start: int) -> Tensor:
+            pixels = read_pictures(files[start : start + self.batch_size], self.size.height, self.size.width)
+            images = normalise(torch.from_numpy(pixels).to(self.device))
+            features = tower(images)[:, :2].float()
+            if self.flip:
+                features = (features + tower(images.flip(-1))[:, :2].float()) / 2
+            return features.cpu()
 
-    shape = tower.text_projection.shape[1:]
-    return _in_batches(encode, len(captions), batch_size, shape, "captions", checkpoint)
+        both = self._in_batches(encode, len(files), (2, tower.visual.proj.shape[1]), "pictures")
+        return both[:, 0].contiguous(), both[:, 1].contiguous()
 
+    @torch.inference_mode()
+    def captions(self, captions: Sequence[str]) -> Tensor:
+        """Encode captions. Returns t_eos, float32, n x D, on the CPU, not normalised."""
+        tower = self.texts.to(self.device).eval()
 
-def _in_batches(
-    encode: Callable[[int], Tensor], count: int, batch_size: int, shape: Sequence[int], what: str, checkpoint: Checkpoint
-) -> Tensor:
-    starts = range(0, count, batch_size)
-    shares = [starts[share(len(starts), number, world_size())] for number in range(world_size())]
-    counts = [sum(min(batch_size, count - start) for start in each) for each in shares]
-    parts = [torch.zeros(0, *shape)]
-    with tqdm(total=counts[rank()], desc=f"encode {what}", unit=what, disable=rank() > 0) as progress:
-        for start in shares[rank()]:
-            parts.append(torch.from_numpy(checkpoint.block(f"{what}-{start}", lambda start=start: encode(start).numpy())))
-            progress.update(len(parts[-1]))
-    return gather_rows(torch.cat(parts), counts)
+        def encode(start: int) -> Tensor:
+            tokens = tokenize(captions[start : start + self.batch_size], self.size.context_length)
+            return at_end(*tower(tokens.to(self.device))).float().cpu()
+
+        return self._in_batches(encode, len(captions), tower.text_projection.shape[1:], "captions")
+
+    def _in_batches(self, encode: Callable[[int], Tensor], count: int, shape: Sequence[int], what: str) -> Tensor:
+        starts = range(0, count, self.batch_size)
+        shares = [starts[share(len(starts), number, world_size())] for number in range(world_size())]
+        counts = [sum(min(self.batch_size, count - start) for start in each) for each in shares]
+        rows = [torch.zeros(0, *shape)]
+        with tqdm(total=counts[rank()], desc=f"encode {what}", unit=what, disable=rank() > 0) as progress:
+            for start in shares[rank()]:
+                kept = self.checkpoint.block(f"{what}-{start}", lambda start=start: encode(start).numpy())
+                rows.append(torch.from_numpy(kept))
+                progress.update(len(rows[-1]))
+        return gather_rows(torch.cat(rows), counts)

@@ -14,12 +14,15 @@ from hpl.config import Params, Train
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import PromptParts
-from hpl.retrieval.validation import TASKS, validate, validation_sets
+from hpl.retrieval.features import Extractor
+from hpl.retrieval.figures import validate
+from hpl.retrieval.sets import read_validation_sets
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.runtime.curves import Curves, check_finite
 from hpl.runtime.device import compile_blocks, out_of_memory
 from hpl.runtime.distributed import average_gradients, check_agreement, rank
 from hpl.runtime.schedule import warmup_cosine
+from hpl.tasks import TASKS
 from hpl.training.model import HPL, LOSSES
 from hpl.training.selection import Best
 
@@ -50,8 +53,8 @@ def train(
     if parts is not None and parts.pids.tolist() != pids.tolist():
         raise HplError("train: the prompts were made for other training identities; run the construct_prompts stage again")
     reader = TrainingPictures(manifests, packed, pictures, size)
-    held_out = validation_sets(manifests) if options.validate_epochs else {}
-    best = Best(options.selection, options.patience, tasks, held_out)
+    held_out = read_validation_sets(manifests) if options.validate_epochs else []
+    best = Best(options.selection, options.patience, tasks, {task.name for each in held_out for task in each.tasks})
     hpl = HPL(clip, params.model, len(pids), parts, seed).to(device)
     towers = [hpl.images.visual.transformer, hpl.texts.transformer]
     for tower in towers:
@@ -99,7 +102,9 @@ def train(
         check_agreement(f"train, epoch {epoch}", hpl.parameters())
         figures = {}
         if held_out and (epoch % options.validate_epochs == 0 or epoch == options.epochs):
-            figures = validate(hpl.images, hpl.texts, manifests, held_out, size, options.t2i_batch + options.i2i_batch, device)
+            batch_size = options.t2i_batch + options.i2i_batch
+            extractor = Extractor(images=hpl.images, texts=hpl.texts, size=size, batch_size=batch_size, device=device)
+            figures = validate(extractor, manifests, held_out)
             best.compare(epoch, figures, hpl)
         curves.end_epoch(epoch, lr=lr, **{f"val_{task}_mAP": figures.get(task, math.nan) for task in TASKS})
         checkpoint.save(epoch + 1, 0, **kept)

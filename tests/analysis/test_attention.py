@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hpl.analysis.attention import explain, grad_cam
 from hpl.backbones.towers import ImageTower, TextTower
+from hpl.retrieval.features import Extractor
 from tests.support.native_sets import CUHK, MARKET, build
 from tests.support.pictures import picture, save
 from tests.support.tiny import SIZE
@@ -60,6 +61,10 @@ def naive_map(tower: ImageTower, image: Tensor, token: int, wanted: Tensor) -> n
             found[patch] += weight * normed[0, 2 + patch, channel].item()
     found = np.maximum(found, 0)
     return (found / found.max() if found.max() else found).reshape(ROWS, COLUMNS)
+
+
+def extractor(clip: CLIP) -> Extractor:
+    return Extractor(images=tower_of(clip), texts=TextTower(clip), size=SIZE, batch_size=2, device=torch.device("cpu"))
 
 
 def test_maps_are_those_of_the_formula(clip: CLIP) -> None:
@@ -123,8 +128,8 @@ def people(tmp_path: Path) -> Path:
 
 def test_pictures_are_chosen_by_rule(clip: CLIP, people: Path, tmp_path: Path) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(OWN,))
-    towers = tower_of(clip), TextTower(clip)
-    found = explain(*towers, tables, SIZE, torch.device("cpu"), count=3)
+    towers = extractor(clip)
+    found = explain(towers, tables, count=3)
     test = tables.images[tables.images["split"] == "test"]
     assert len(found["image_id"]) == min(3, (test.groupby("pid").size() > 1).sum()) > 0
     sentences = tables.captions.set_index("caption_id")
@@ -133,13 +138,13 @@ def test_pictures_are_chosen_by_rule(clip: CLIP, people: Path, tmp_path: Path) -
         assert test.loc[image, "pid"] == test.loc[partner, "pid"]
         assert "picture" in sentences.loc[caption, "caption"]  # its first caption
     assert found["t2i"].shape == found["i2i"].shape == (len(found["image_id"]), ROWS, COLUMNS)
-    again = explain(*towers, tables, SIZE, torch.device("cpu"), count=3)
+    again = explain(towers, tables, count=3)
     assert all(np.array_equal(found[name], again[name]) for name in found)
 
 
 def test_no_caption_set_or_no_second_picture_explains_nothing(clip: CLIP, cuhk: Path, market: Path, tmp_path: Path) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(CUHK, MARKET))  # its one test person has one picture
-    found = explain(tower_of(clip), TextTower(clip), tables, SIZE, torch.device("cpu"))
+    found = explain(extractor(clip), tables)
     assert {name: len(values) for name, values in found.items()} == dict.fromkeys(found, 0)
     alone = build(tmp_path, tmp_path / "alone", datasets=(MARKET,))
-    assert len(explain(tower_of(clip), TextTower(clip), alone, SIZE, torch.device("cpu"))["t2i"]) == 0
+    assert len(explain(extractor(clip), alone)["t2i"]) == 0

@@ -4,8 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpl.analysis.composed import composed_pairs, evaluate_composed
+from hpl.analysis import composed
+from hpl.analysis.composed import composed_pairs
 from hpl.evaluation.similarity import unit
+from hpl.retrieval.figures import Encoded
+from hpl.retrieval.sets import RetrievalSet
+from hpl.tasks import T2I
+
+
+def evaluate_composed(text, t2i, i2i, captions: pd.DataFrame, images: pd.DataFrame, weight: float) -> dict:
+    return composed.evaluate_composed(Encoded(RetrievalSet("S", [T2I], captions, images), t2i, i2i, text), weight)
 
 
 def tables(num_people: int, num_pictures: int) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -5,7 +5,7 @@ import pytest
 
 from hpl.analysis.open_set import FALSE_ALARMS, OpenSet
 from hpl.evaluation.intervals import draw_people
-from hpl.evaluation.metrics import Rule
+from hpl.evaluation.protocols import Rule
 
 
 def figures(similarity: np.ndarray, rule: Rule, block: int = 7) -> tuple[dict, np.ndarray]:

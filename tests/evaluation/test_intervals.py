@@ -4,11 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpl.evaluation.intervals import NUM_RESAMPLES, SEED, bootstrap_gain, bootstrap_intervals
+from hpl.evaluation.intervals import BOOTSTRAP_SEED, NUM_RESAMPLES
+from hpl.evaluation.scores import Scores
 
 
 def scores(first_rank: np.ndarray, ap: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"num_matches": (first_rank > 0).astype(int), "first_rank": first_rank, "ap": ap, "inp": ap})
+
+
+def bootstrap_intervals(table: pd.DataFrame, pids: np.ndarray) -> dict[str, float]:
+    return Scores(table, pids).intervals()
+
+
+def bootstrap_gain(table: pd.DataFrame, reference: pd.DataFrame, pids: np.ndarray) -> dict[str, float]:
+    return Scores(table, pids).gain_over(Scores(reference, pids))
 
 
 def test_against_a_loop_that_draws_people_one_by_one() -> None:
@@ -18,7 +27,9 @@ def test_against_a_loop_that_draws_people_one_by_one() -> None:
     got = bootstrap_intervals(table, pids)
     kept = table["num_matches"] > 0
     people = np.unique(pids[kept])
-    drawn = np.random.default_rng(SEED).multinomial(len(people), np.full(len(people), 1 / len(people)), size=NUM_RESAMPLES)
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).multinomial(
+        len(people), np.full(len(people), 1 / len(people)), size=NUM_RESAMPLES
+    )
     rows_of = [np.flatnonzero(kept & (pids == pid)) for pid in people]
     hit, ap, figures = (table["first_rank"] == 1).to_numpy(), table["ap"].to_numpy(), []
     for counts in drawn:

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from hpl.analysis.histogram import colour_histograms
-from hpl.evaluation import retrieval_metrics
-from hpl.evaluation.metrics import Rule, rank_order
+from hpl.analysis.floors import colour_histograms
+from hpl.evaluation.metrics import rank_order
+from hpl.evaluation.protocols import Rule
+from hpl.evaluation.scores import retrieval_metrics as score
 from hpl.files import HplError
+
+
+def retrieval_metrics(similarity: np.ndarray, *people: np.ndarray, **cameras: np.ndarray) -> dict[str, float]:
+    return score(similarity, Rule(*people, **cameras))
 
 
 def test_two_queries_by_eye() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from hpl.evaluation import similarity
-from hpl.evaluation.metrics import Rule, score_blocks, summarise
+from hpl.evaluation.protocols import Rule
 from hpl.evaluation.rerank import reranked_blocks
+from hpl.evaluation.scores import Scores
 from hpl.evaluation.similarity import cosine_blocks, unit
 
 
@@ -74,7 +75,7 @@ def test_it_helps_where_people_form_groups() -> None:
     features = unit(generator.standard_normal((30, 24))[pids] + 0.9 * generator.standard_normal((360, 24)))
     left, right, rule = features[:60], features[60:], Rule(pids[:60] + 1, pids[60:] + 1)
     before, after = (
-        summarise(score_blocks(blocks, rule))["mAP"]
+        Scores.of(blocks, rule).figures()["mAP"]
         for blocks in (cosine_blocks(left, right), reranked_blocks(left, right, 10, 4, 0.3))
     )
     assert 50 < before < 90 and after > before + 5

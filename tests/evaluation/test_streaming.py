@@ -12,13 +12,19 @@ from sklearn.metrics import average_precision_score
 from threadpoolctl import threadpool_limits
 
 from hpl.evaluation import metrics, similarity
-from hpl.evaluation.metrics import Rule, retrieval_metrics, score_block, stream_scores, summarise
+from hpl.evaluation.metrics import score_block
+from hpl.evaluation.protocols import Rule
+from hpl.evaluation.scores import retrieval_metrics, score_features
 from hpl.evaluation.similarity import cosine_blocks, unit
 from hpl.files import HplError
 
 
 def features(seed: int, count: int, width: int = 24) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, width), dtype=np.float32)
+
+
+def stream_scores(left: np.ndarray, right: np.ndarray, *people: np.ndarray, **options: int) -> pd.DataFrame:
+    return score_features(left, right, Rule(*people), **options).table
 
 
 def naive(row: np.ndarray, pid: int, gallery_pids: np.ndarray, camid: int | None, gallery_camids: np.ndarray) -> tuple:
@@ -68,7 +74,7 @@ def test_average_precision_is_that_of_scikit_learn_without_ties() -> None:
 def test_a_model_that_gives_all_the_same_scores_what_chance_or_less_would() -> None:
     pids = np.repeat(np.arange(1, 11), 10)
     same = np.ones((100, 8), np.float32)
-    figures = summarise(stream_scores(same[:10], same, np.arange(1, 11), pids))
+    figures = score_features(same[:10], same, Rule(np.arange(1, 11), pids)).figures()
     assert figures["rank1"] == figures["rank10"] == 0 and figures["mAP"] < 10
 
 
@@ -121,17 +127,18 @@ def test_the_stream_agrees_exactly_with_the_matrix(seed: int, by_camera: bool) -
     matrix[:, ids[1] == -1] = 2  # junk must not matter
     kept = unit(right)[ids[1] != -1]
     matrix[:, ids[1] != -1] = np.concatenate([block.copy() for _, block in cosine_blocks(unit(left), kept)])
-    assert summarise(stream_scores(left, right, *people)) == retrieval_metrics(matrix, *people)
+    rule = Rule(*people)
+    assert score_features(left, right, rule).figures() == retrieval_metrics(matrix, rule)
 
 
 def test_a_gallery_of_one_picture_and_one_of_junk() -> None:
     one = stream_scores(features(0, 2), features(1, 1), np.array([1, 2]), np.array([1]))
     assert one["num_matches"].tolist() == [1, 0] and one["first_rank"].tolist() == [1, 0]
     assert one["ap"][0] == one["inp"][0] == 1 and np.isnan(one["ap"][1])
-    junk = stream_scores(features(0, 2), features(1, 3), np.array([1, -1]), np.array([-1, -1, -1]))
-    assert junk["num_matches"].tolist() == [0, 0]
+    junk = score_features(features(0, 2), features(1, 3), Rule(np.array([1, -1]), np.array([-1, -1, -1])))
+    assert junk.table["num_matches"].tolist() == [0, 0]
     with pytest.raises(HplError, match="none of the 2 queries has a match"):
-        summarise(junk)
+        junk.figures()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -3,15 +3,22 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from open_clip.model import CLIP
 
-from hpl.analysis.reported import choose_tokens, describe_settings, evaluate_encoded, evaluate_histograms, score_encoded
+from hpl.analysis.evaluate import choose_tokens, describe_settings, evaluate_model
+from hpl.analysis.floors import evaluate_histograms
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.config import load_params
+from hpl.evaluation.scores import Scores
 from hpl.files import HplError
-from hpl.retrieval.test_sets import encode_test_sets, evaluate_towers, gather, read_test_sets
+from hpl.manifests.tables import Manifests
+from hpl.retrieval.features import Extractor
+from hpl.retrieval.figures import Encoded, Result, arrange, encode_sets, evaluate_towers, score_sets, scores_tables
+from hpl.retrieval.sets import RetrievalSet, read_test_sets
+from hpl.tasks import I2I, T2I, TASKS, Task
 from tests.support.imports import ROOT
 from tests.support.native_sets import CUHK, MARKET, build
 from tests.support.pictures import picture, save
@@ -19,7 +26,16 @@ from tests.support.tiny import SIZE
 
 OWN = {"format": "folders", "folder": "people", "use": ["test"]}
 OPTIONS = load_params(ROOT / "params.yaml").active.evaluate.model_copy(update={"batch_size": 4, "rank_list_length": 3})
-CPU = torch.device("cpu")
+
+
+def extractor(clip: CLIP, **options: bool) -> Extractor:
+    routed = {"task_routing": True, "i2i_token_noise": 0.5} if options.pop("routed", False) else {"task_routing": False}
+    towers = {"images": ImageTower(clip, **routed), "texts": TextTower(clip)}
+    return Extractor(**towers, size=SIZE, batch_size=4, device=torch.device("cpu"), **options)
+
+
+def encoded_tests(towers: Extractor, tables: Manifests) -> list[Encoded]:
+    return encode_sets(towers, tables, read_test_sets(tables))
 
 
 @pytest.fixture
@@ -35,19 +51,19 @@ def people(tmp_path: Path) -> Path:
 def test_each_set_is_scored_by_its_own_people(icfg: Path, market: Path, tmp_path: Path) -> None:
     source = {"format": "icfg-pedes", "folder": icfg.name, "use": ["test"], "official": False}
     caption_set, picture_set = read_test_sets(build(tmp_path, tmp_path / "out", datasets=(source, MARKET)))
-    captions, gallery = caption_set.parts("t2i")
+    captions, gallery = caption_set.queries_and_gallery(T2I)
     assert set(captions["pid"]) <= set(gallery["pid"]) and captions["pid"].min() >= 1  # person 0 is a person, no distractor
-    queries, gallery = picture_set.parts("i2i")
+    queries, gallery = picture_set.queries_and_gallery(I2I)
     assert queries["pid"].tolist() == [1] and sorted(gallery["pid"]) == [-1, 0, 1]
 
 
 def test_one_set_may_serve_both_tasks_and_cameras_may_be_unknown(clip: CLIP, people: Path, tmp_path: Path) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(OWN,))
     (test,) = read_test_sets(tables)
-    assert [len(part) for part in test.parts("t2i")] == [6, 6] and [len(part) for part in test.parts("i2i")] == [3, 3]
-    towers = ImageTower(clip, task_routing=False), TextTower(clip)
-    encoded = encode_test_sets(*towers, tables, SIZE, OPTIONS, CPU)
-    figures, found = evaluate_encoded(encoded, OPTIONS)
+    assert [len(part) for part in test.queries_and_gallery(T2I)] == [6, 6] and [
+        len(part) for part in test.queries_and_gallery(I2I)
+    ] == [3, 3]
+    figures, found = evaluate_model(encoded_tests(extractor(clip), tables), OPTIONS)
     assert (figures["t2i"]["num_queries"], figures["i2i"]["num_queries"], figures["i2i"]["num_skipped"]) == (6, 3, 0)
     assert len(found["rank_lists_i2i"]) == 9 and found["rank_lists_i2i"].groupby("query_image_id")["match"].sum().tolist() == [
         1,
@@ -58,13 +74,11 @@ def test_one_set_may_serve_both_tasks_and_cameras_may_be_unknown(clip: CLIP, peo
 
 def test_several_sets_are_evaluated_in_one_run(clip: CLIP, cuhk: Path, market: Path, people: Path, tmp_path: Path) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(CUHK, MARKET, OWN))
-    towers = ImageTower(clip, task_routing=False), TextTower(clip)
-    encoded = encode_test_sets(*towers, tables, SIZE, OPTIONS, CPU)
-    figures, found = evaluate_encoded(encoded, OPTIONS)
+    figures, found = evaluate_model(encoded_tests(extractor(clip), tables), OPTIONS)
     assert figures["datasets"] == {"t2i": "CUHK-PEDES", "i2i": "Market-1501"}
     assert set(figures) == {"t2i", "i2i", "datasets", "others"} and set(figures["others"]["people"]) == {"t2i", "i2i"}
     assert figures["t2i"]["num_queries"] == 1 and figures["i2i"]["num_queries"] == 1
-    alone = evaluate_towers(*towers, build(tmp_path, tmp_path / "alone", datasets=(OWN,)), SIZE, OPTIONS, CPU)
+    alone = evaluate_towers(extractor(clip), build(tmp_path, tmp_path / "alone", datasets=(OWN,)), OPTIONS)
     for task, values in alone.items():  # another set in the run changes no figure
         assert values.items() <= figures["others"]["people"][task].items()
         assert "mAP_ci_low" in figures["others"]["people"][task]
@@ -74,11 +88,13 @@ def test_several_sets_are_evaluated_in_one_run(clip: CLIP, cuhk: Path, market: P
 
 
 def test_the_first_set_of_a_task_gives_the_headline() -> None:
-    assert gather({"a": {"t2i": {"mAP": 1}}, "b": {"i2i": {"mAP": 2}, "t2i": {"mAP": 3}}}) == {
-        "t2i": {"mAP": 1},
-        "i2i": {"mAP": 2},
-        "others": {"b": {"t2i": {"mAP": 3}}},
-    }
+    def result(name: str, task: Task, first_rank: int) -> Result:
+        table = pd.DataFrame({"num_matches": [1], "first_rank": [first_rank], "ap": [1.0], "inp": [1.0]})
+        return Result(RetrievalSet(name, [task], table, table), task, Scores(table, np.array([1])))
+
+    arranged = arrange([result("a", T2I, 1), result("b", T2I, 2), result("b", I2I, 1)])
+    assert set(arranged) == {"t2i", "i2i", "others"} and set(arranged["others"]) == {"b"}
+    assert arranged["t2i"]["rank1"] == arranged["i2i"]["rank1"] == 100 and arranged["others"]["b"]["t2i"]["rank1"] == 0
 
 
 def test_nothing_to_evaluate_is_named(cuhk: Path, tmp_path: Path) -> None:
@@ -99,8 +115,10 @@ def write_people(folder: Path, num_people: int, num_pictures: int) -> dict:
 def test_figures_alone(clip: CLIP, tmp_path: Path) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(write_people(tmp_path / "many", 12, 4),))
     (test,) = read_test_sets(tables)
-    figures = evaluate_towers(ImageTower(clip, task_routing=False), TextTower(clip), tables, SIZE, OPTIONS, CPU)
-    assert figures["t2i"]["num_queries"] == len(test.captions) and figures["i2i"]["num_queries"] == len(test.parts("i2i")[0])
+    figures = evaluate_towers(extractor(clip), tables, OPTIONS)
+    assert figures["t2i"]["num_queries"] == len(test.captions) and figures["i2i"]["num_queries"] == len(
+        test.queries_and_gallery(I2I)[0]
+    )
     assert set(figures["i2i"]) == {"rank1", "rank5", "rank10", "mAP", "mINP", "num_queries", "num_skipped"}
     assert figures["t2i"]["rsum"] == pytest.approx(sum(figures["t2i"][name] for name in ("rank1", "rank5", "rank10")), abs=0.02)
 
@@ -115,7 +133,7 @@ def test_a_caption_of_a_distractor_asks_for_nobody(tmp_path: Path) -> None:
     (test,) = read_test_sets(
         build(tmp_path, tmp_path / "out", datasets=({"format": "table", "folder": "people", "use": ["train", "test"]},))
     )
-    assert test.tasks == ["t2i", "i2i"] and test.captions["caption"].tolist() == [
+    assert test.tasks == [T2I, I2I] and test.captions["caption"].tolist() == [
         "Somebody in a coat 1.",
         "Somebody in a coat 2.",
     ]
@@ -124,15 +142,16 @@ def test_a_caption_of_a_distractor_asks_for_nobody(tmp_path: Path) -> None:
 
 def test_all_that_the_report_reads(clip: CLIP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(write_people(tmp_path / "many", 12, 4),), test_share=0.6)
-    towers = ImageTower(clip, task_routing=True, i2i_token_noise=0.5), TextTower(clip)
-    encoded = encode_test_sets(*towers, tables, SIZE, OPTIONS, CPU)
-    metrics, found = evaluate_encoded(encoded, OPTIONS)
-    plain = evaluate_towers(*towers, tables, SIZE, OPTIONS, CPU)
-    figures, scored = score_encoded(encoded, OPTIONS)
-    assert figures == {task: metrics[task] for task in ("t2i", "i2i")}
+    towers = extractor(clip, routed=True)
+    encoded = encoded_tests(towers, tables)
+    metrics, found = evaluate_model(encoded, OPTIONS)
+    plain = evaluate_towers(towers, tables, OPTIONS)
+    results = score_sets(encoded, OPTIONS)
+    scored = scores_tables(results)
+    assert arrange(results, intervals=True) == {task: metrics[task] for task in ("t2i", "i2i")}
     assert list(scored) == ["scores_t2i", "scores_i2i"] and all(table.equals(found[name]) for name, table in scored.items())
     assert set(metrics) == {"t2i", "i2i", "datasets", "composed", "open_set"}
-    assert metrics["datasets"] == dict.fromkeys(("t2i", "i2i"), encoded[0].test.name)
+    assert metrics["datasets"] == dict.fromkeys(("t2i", "i2i"), encoded[0].dataset.name)
     for task in ("t2i", "i2i"):
         assert plain[task].items() <= metrics[task].items()
         for name in ("rank1", "mAP"):
@@ -153,26 +172,26 @@ def test_all_that_the_report_reads(clip: CLIP, tmp_path: Path, monkeypatch: pyte
         bins = found["similarities"].query(f"task == '{task}'")
         assert len(bins) == 60 and bins["matches"].sum() == scores["num_matches"].sum()
         assert (bins["low"].to_numpy()[1:] == bins["high"].to_numpy()[:-1]).all()
-        queries, gallery = encoded[0].test.parts(task)
+        queries, gallery = encoded[0].dataset.queries_and_gallery(TASKS[task])
         ignored = (queries[["pid", "camid"]].merge(gallery, on=["pid", "camid"]).shape[0]) if task == "i2i" else 0
         assert bins[["matches", "others"]].to_numpy().sum() == len(queries) * len(gallery) - ignored
     assert set(metrics["composed"]) == {"both", "picture", "sentence", "gain_over_picture", "gain_over_sentence", "counts"}
     assert list(found["similarities"]) == ["task", "dataset", "low", "high", "matches", "others"]
 
     tokens = choose_tokens(encoded)
-    assert tokens["image_ids"].tolist() == encoded[0].test.images["image_id"].tolist() and tokens["t2i"].dtype == np.float16
+    assert tokens["image_ids"].tolist() == encoded[0].dataset.images["image_id"].tolist() and tokens["t2i"].dtype == np.float16
     np.testing.assert_allclose(np.linalg.norm(tokens["i2i"].astype(float), axis=1), 1, atol=2e-3)
-    monkeypatch.setattr("hpl.analysis.reported.NUM_TOKENS", 9)
+    monkeypatch.setattr("hpl.analysis.evaluate.NUM_TOKENS", 9)
     few = choose_tokens(encoded)["image_ids"]
     assert len(few) == 8 and tables.images.loc[few].groupby("person").size().tolist() == [4, 4]  # whole people
 
 
 def test_what_is_off_by_default_is_labelled_when_it_is_on(clip: CLIP, people: Path, tmp_path: Path) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(OWN,))
-    towers = ImageTower(clip, task_routing=False), TextTower(clip)
     assert describe_settings(OPTIONS)["label"] == ""
     options = OPTIONS.model_copy(update={"rerank": True, "flip": True})
-    metrics, _ = evaluate_encoded(encode_test_sets(*towers, tables, SIZE, options, CPU), options)
+    towers = extractor(clip, flip=True)
+    metrics, _ = evaluate_model(encoded_tests(towers, tables), options)
     assert metrics["settings"] == {"flip": 1, "rerank": 1}
     assert "mirror image" in describe_settings(options)["label"] and "k1 = 20" in describe_settings(options)["label"]
-    assert evaluate_towers(*towers, tables, SIZE, options, CPU)["i2i"].items() <= metrics["i2i"].items()
+    assert evaluate_towers(towers, tables, options)["i2i"].items() <= metrics["i2i"].items()

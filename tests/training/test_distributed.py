@@ -14,7 +14,7 @@ import torch
 from open_clip.model import CLIP
 
 from hpl.analysis.attention import explain
-from hpl.analysis.reported import evaluate_encoded
+from hpl.analysis.evaluate import evaluate_model
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
 from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures
@@ -23,8 +23,9 @@ from hpl.config import Inversion, load_params
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
 from hpl.prompts.parts import PromptParts
-from hpl.retrieval.features import extract_image_features, extract_text_features
-from hpl.retrieval.test_sets import encode_test_sets, evaluate_towers
+from hpl.retrieval.features import Extractor
+from hpl.retrieval.figures import encode_sets, evaluate_towers
+from hpl.retrieval.sets import read_test_sets
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.runtime.distributed import (
     average_gradients,
@@ -166,24 +167,22 @@ def extracted(world: Path) -> dict:
     found = {}
     for count in range(6):
         for size in (1, 2, 4):
-            found["t2i", count, size], found["i2i", count, size] = extract_image_features(
-                images, files[:count], (24, 12), size, CPU
-            )
-            captions = [f"A person with {number} bags." for number in range(count)]
-            found["text", count, size] = extract_text_features(texts, captions, 32, size, CPU)
+            extractor = Extractor(images=images, texts=texts, size=SIZE, batch_size=size, device=CPU)
+            found["t2i", count, size], found["i2i", count, size] = extractor.pictures(files[:count])
+            found["text", count, size] = extractor.captions([f"A person with {number} bags." for number in range(count)])
     return found
 
 
 def evaluated(world: Path) -> dict:
     clip, tables = fresh_clip(), Manifests(world / "out" / "manifests")
-    towers = ImageTower(clip, task_routing=True, i2i_token_noise=0.5), TextTower(clip)
-    options = PARAMS.active.evaluate.model_copy(update={"batch_size": 3})
-    encoded = encode_test_sets(*towers, tables, SIZE, options, CPU)
-    maps = explain(*towers, tables, SIZE, CPU)
+    images, texts = ImageTower(clip, task_routing=True, i2i_token_noise=0.5), TextTower(clip)
+    extractor = Extractor(images=images, texts=texts, size=SIZE, batch_size=3, device=CPU)
+    encoded = encode_sets(extractor, tables, read_test_sets(tables))
+    maps, options = explain(extractor, tables), PARAMS.active.evaluate
     return {
         "maps": {name: array.tolist() for name, array in maps.items()},
-        "figures": evaluate_towers(*towers, tables, SIZE, options, CPU),
-        "tables": {name: table.to_csv() for name, table in evaluate_encoded(encoded, options)[1].items()},
+        "figures": evaluate_towers(extractor, tables, options),
+        "tables": {name: table.to_csv() for name, table in evaluate_model(encoded, options)[1].items()},
     }
 
 

@@ -10,7 +10,10 @@ from hpl.backbones.towers import ImageTower, TextTower
 from hpl.config import load_params
 from hpl.files import HplError
 from hpl.manifests.tables import Manifests
-from hpl.retrieval.validation import validate, validation_sets
+from hpl.retrieval.features import Extractor
+from hpl.retrieval.figures import validate
+from hpl.retrieval.sets import read_validation_sets
+from hpl.tasks import I2I, T2I
 from hpl.training.selection import Best
 from tests.support.native_sets import CUHK, build
 from tests.support.pictures import picture, save
@@ -92,12 +95,14 @@ def test_validation_measures_validation_people_alone(tmp_path: Path, clip) -> No
     (root / "table.csv").write_text("\n".join(rows))
     build(tmp_path, tmp_path / "out", datasets=({**CUHK, "format": "table", "folder": "people"},))
     tables = Manifests(tmp_path / "out" / "manifests")
-    sets = validation_sets(tables)
-    ((captions, pictures),) = sets["t2i"]
-    ((queries, gallery),) = sets["i2i"]
+    sets = read_validation_sets(tables)
+    captions, pictures = sets[0].queries_and_gallery(T2I)
+    queries, gallery = sets[0].queries_and_gallery(I2I)
+    assert len(sets) == 1 and sets[0].tasks == [T2I, I2I]
     assert set(captions["person"]) | set(pictures["person"]) | set(queries["person"]) | set(gallery["person"]) == {"2", "3"}
     assert len(captions) == 4 and len(pictures) == 4 and len(queries) + len(gallery) == 4 and len(queries) >= 2
-    figures = validate(ImageTower(clip, task_routing=True), TextTower(clip), tables, sets, SIZE, 3, torch.device("cpu"))
+    towers = {"images": ImageTower(clip, task_routing=True), "texts": TextTower(clip)}
+    figures = validate(Extractor(**towers, size=SIZE, batch_size=3, device=torch.device("cpu")), tables, sets)
     assert list(figures) == BOTH and all(0 < value <= 100 for value in figures.values())
     assert figures["i2i"] == 100.0  # the two pictures of a person are the same
     assert np.isfinite(figures["t2i"])
