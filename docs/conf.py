@@ -19,7 +19,7 @@ myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints, autodoc_preserve_defaults = "signature", True
-python_maximum_signature_line_length = 100
+python_maximum_signature_line_length, add_module_names = 100, False
 napoleon_numpy_docstring, napoleon_use_ivar = False, True
 
 default_role = "code"  # docstrings put names in single backticks

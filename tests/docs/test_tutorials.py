@@ -33,10 +33,10 @@ def in_python(project: Path, page: str) -> str:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with a miniature profile, reproduced once and committed."""
+    """A copy with a miniature profile, trained once and committed."""
     folder = tmp_path_factory.mktemp("project")
     copy_project(folder)
-    for command in (("true",), ("dvc", "repro")):
+    for command in (("true",), ("dvc", "repro", "train")):
         run(folder, *command)
         run(folder, "git", "add", "-A")
         run(folder, "git", "commit", "-qm", "miniature")
@@ -51,7 +51,7 @@ def test_pictures_are_ranked_by_a_sentence(project: Path, page: str, num_lists: 
 
 def test_one_switch_of_the_ablation(project: Path) -> None:
     (command,) = commands("docs/ablation.md")
-    assert ran(run(project, *command))[-3:] == ["train", "evaluate", "report"]
+    assert {"train", "evaluate"} <= set(ran(run(project, *command)))
     figures = in_python(project, "docs/ablation.md").splitlines()[-1].split()
     assert len(figures) == 2 and all(0 <= float(figure) <= 100 for figure in figures)
     restore(project)
@@ -77,10 +77,9 @@ def test_a_folder_of_crops_becomes_a_model_and_ranked_lists(project: Path) -> No
     yaml.dump(params, project / "params.yaml")
     look, train = commands("docs/own.md")
     assert ran(run(project, *look)) == ["preprocess", "audit"]
-    assert ran(run(project, *train))[-3:] == ["train", "evaluate", "report"]
+    assert {"train", "evaluate"} <= set(ran(run(project, *train)))
     assert (project / "data/model/model.safetensors").is_file()
     assert "similarity" in in_python(project, "docs/own.md")
-    restore(project)
 
 
 def test_blocks_are_found() -> None:
