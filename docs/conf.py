@@ -57,6 +57,12 @@ def write_reference(app: object) -> None:
             page.write_text("\n".join(text))
 
 
+def name_files_outside(app: object, page: str, source: list[str]) -> None:
+    """Name a Markdown file that is no page of the site, such as a report, instead of linking to it."""
+    source[0] = re.sub(r"\[([^\]]*)\]\(\.\./([^)]+\.md)\)", r"\1 (`\2`)", source[0])
+
+
 def setup(app: object) -> None:
+    app.connect("source-read", name_files_outside)
     app.connect("builder-inited", write_reference)
     app.connect("autodoc-process-docstring", as_plain_text, priority=100)  # before napoleon
