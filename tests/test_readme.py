@@ -85,13 +85,17 @@ def test_files_that_pages_name_exist() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for name in re.findall(r"`((?:hpl|tests|stages|benchmarks|reports|ablation|docs)/[A-Za-z0-9_./-]*)`", page.read_text()):
             built = name.startswith("docs/_build")
-            assert built or name in files or any(file.startswith(name.rstrip("/") + "/") for file in files), f"{page.name}: {name}"
+            assert built or name in files or any(file.startswith(name.rstrip("/") + "/") for file in files), (
+                f"{page.name}: {name}"
+            )
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/real-sets.md"])
 def test_the_papers_figures_are_the_papers(page: str) -> None:
     rows = {line.split("`")[1]: line for line in Path(ROOT / page).read_text().splitlines() if line.startswith("| `paper-")}
-    assert rows.keys() == PAPER.keys() == {name for name in load_params(ROOT / "params.yaml").profiles if name.startswith("paper-")}
+    assert (
+        rows.keys() == PAPER.keys() == {name for name in load_params(ROOT / "params.yaml").profiles if name.startswith("paper-")}
+    )
     for name, figures in PAPER.items():
         assert re.findall(r"\d+\.\d+ / \d+\.\d+", rows[name]) == list(figures)
 
