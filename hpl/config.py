@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML, YAMLError
 
 from hpl.files import HplError, run_stage
+from hpl.tasks import TASKS
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -24,13 +24,15 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Format = Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "market-1501", "msmt17", "dukemtmc-reid", "table", "folders"]
+_TaskName = Annotated[str, Field(pattern=f"^({'|'.join(TASKS)})$")]
 
 
-class Section(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Synthetic(Section):
+class Synthetic(_Section):
     seed: Seed
     pretrain_people: Annotated[int, Field(ge=2)]
     pretrain_pictures: Count
@@ -48,7 +50,7 @@ class Synthetic(Section):
     junk: NonNegativeInt
 
 
-class Preprocess(Section):
+class Preprocess(_Section):
     on_bad_image: Literal["error", "skip"]
     strict: bool
     pack_pictures: bool
@@ -58,24 +60,24 @@ class Preprocess(Section):
     split_seed: Seed
 
 
-class Model(Section):
+class Model(_Section):
     task_routing: bool
     i2i_token_init: Literal["copy", "random"]
     i2i_token_noise: NonNegative
 
 
-class Prompt(Section):
+class Prompt(_Section):
     enabled: bool
     id_tokens: Count
     instance_tokens: Count
 
 
-class Inversion(Section):
+class Inversion(_Section):
     layers: Count
     heads: Count
 
 
-class Loss(Section):
+class Loss(_Section):
     prompt_temperature: Positive
     normalize_features: bool
     sdm_temperature: Positive
@@ -90,9 +92,9 @@ class Loss(Section):
     prompt_reg: NonNegative
 
 
-class DataSet(Section):
+class DataSet(_Section):
     name: str | None = None
-    format: Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "market-1501", "msmt17", "dukemtmc-reid", "table", "folders"]
+    format: Format
     folder: str
     use: Annotated[list[Literal["train", "test", "pretrain"]], Field(min_length=1)]
     official: bool = True
@@ -134,7 +136,7 @@ class DataSet(Section):
         return self.name or Path(self.folder).name
 
 
-class Data(Section):
+class Data(_Section):
     datasets: Annotated[list[DataSet], Field(min_length=1)]
     val_share: Annotated[float, Field(ge=0, lt=1)]
 
@@ -146,13 +148,13 @@ class Data(Section):
         return self
 
 
-class Input(Section):
+class Input(_Section):
     height: Count
     width: Count
     context_length: Annotated[int, Field(ge=8, le=77)]
 
 
-class ScratchBackbone(Section):
+class ScratchBackbone(_Section):
     source: Literal["scratch"]
     embed_dim: Count
     vision_width: Count
@@ -165,21 +167,17 @@ class ScratchBackbone(Section):
     text_heads: Count
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> "ScratchBackbone":
+    def _fits_together(self) -> "ScratchBackbone":
         for tower in ("vision", "text"):
             width, heads = getattr(self, f"{tower}_width"), getattr(self, f"{tower}_heads")
             if width % heads:
                 raise ValueError(f"{tower}_heads = {heads} does not divide {tower}_width = {width}")
-        return self
-
-    @model_validator(mode="after")
-    def _patches_leave_no_gaps(self) -> "ScratchBackbone":
         if self.stride is not None and self.stride > self.patch_size:
             raise ValueError(f"stride = {self.stride} leaves gaps between patches; expected null or 1..{self.patch_size}")
         return self
 
 
-class OpenClipBackbone(Section):
+class OpenClipBackbone(_Section):
     source: Literal["open_clip"]
     model: str
     weights: str
@@ -187,7 +185,7 @@ class OpenClipBackbone(Section):
     stride: Count | None
 
 
-class Pretrain(Section):
+class Pretrain(_Section):
     epochs: NonNegativeInt
     loader_workers: NonNegativeInt
     batch_size: Annotated[int, Field(ge=2)]
@@ -196,12 +194,12 @@ class Pretrain(Section):
     weight_decay: NonNegative
 
 
-class Cache(Section):
+class Cache(_Section):
     batch_size: Count
     shard_rows: Count
 
 
-class Construct(Section):
+class Construct(_Section):
     epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
     inversion_lr: Positive
@@ -209,7 +207,7 @@ class Construct(Section):
     lr_decay: Annotated[float, Field(gt=0, le=1)]
 
 
-class Train(Section):
+class Train(_Section):
     epochs: Count
     t2i_batch: Annotated[int, Field(ge=2)]
     i2i_batch: Annotated[int, Field(ge=2)]
@@ -245,7 +243,7 @@ class Train(Section):
         return self
 
 
-class Evaluate(Section):
+class Evaluate(_Section):
     batch_size: Count
     rank_list_length: Count
     flip: bool
@@ -256,7 +254,7 @@ class Evaluate(Section):
     composed_weight: Share
 
 
-class Profile(Section):
+class Profile(_Section):
     data: Data
     input: Input
     backbone: Annotated[ScratchBackbone | OpenClipBackbone, Field(discriminator="source")]
@@ -291,7 +289,7 @@ ROW_SECTIONS = ["tasks", "model", "prompt", "loss"]
 ROW_PROFILE_SECTIONS = ["inversion", "cache_features", "construct_prompts", "train", "evaluate"]
 
 
-class Ablation(Section):
+class Ablation(_Section):
     seeds: Seeds
     sweep_seeds: Seeds
     rows: dict[RowName, Row]
@@ -318,7 +316,7 @@ class Ablation(Section):
         return self.rows | self.sweeps
 
 
-class Params(Section):
+class Params(_Section):
     profile: str
     seed: Seed
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
@@ -331,7 +329,7 @@ class Params(Section):
     model: Model
     prompt: Prompt
     loss: Loss
-    tasks: Annotated[list[Literal["t2i", "i2i"]], Field(min_length=1, max_length=2)]
+    tasks: Annotated[list[_TaskName], Field(min_length=1, max_length=len(TASKS))]
     ablation: Ablation
     profiles: dict[str, Profile]
 
@@ -377,7 +375,7 @@ def load_params(path: Path | str = "params.yaml", overrides: Sequence[str] = ())
 
 
 def cell_params(params: Params, row: str, seed: int) -> Params:
-    """The parameters of one cell of the ablation: those of params.yaml with the changes of `row`, and with `seed`.
+    """Return the parameters of one cell of the ablation: those of params.yaml with the changes of `row`, and with `seed`.
 
     Raises HplError if there is no such row, or seed is not in range.
     """
@@ -400,7 +398,7 @@ def _faults(content: dict) -> list[str]:
 
 
 def _row_faults(content: dict, known: list[str]) -> list[str]:
-    """What is wrong with the parameters that the ablation's rows result in, beyond what is wrong without them."""
+    """List what is wrong with the parameters that the ablation's rows result in, beyond what is wrong without them."""
     faults = []
     ablation = content.get("ablation")
     for group in ("rows", "sweeps"):
@@ -409,7 +407,7 @@ def _row_faults(content: dict, known: list[str]) -> list[str]:
             place = f"ablation.{group}.{name}"
             if not isinstance(changes, dict):
                 continue  # among the known faults
-            changed = deepcopy(content)
+            changed = dict(content)
             for key, value in changes.items():
                 if _is_common(str(key)):
                     expected = f"{', '.join(ROW_SECTIONS)} or profiles.<profile>.{'|'.join(ROW_PROFILE_SECTIONS)}"
@@ -424,7 +422,7 @@ def _row_faults(content: dict, known: list[str]) -> list[str]:
 
 
 def _is_common(key: str) -> bool:
-    """Whether a key is a known one that no row may change; a misspelt one is told as an unknown key."""
+    """Tell whether a key is a known one that no row may change; a misspelt one is told as an unknown key."""
     section, *rest = key.split(".")
     if section == "profiles" and len(rest) > 1:
         return rest[1] in Profile.model_fields and rest[1] not in ROW_PROFILE_SECTIONS
@@ -443,12 +441,14 @@ def _override(content: dict, override: str) -> None:
 
 
 def _set(content: dict, key: str, value: object) -> None:
-    """Set a dotted key in place, known or not."""
+    """Set a dotted key, known or not, in copies of the sections on its way: YAML lets others be the same object."""
     *sections, name = key.split(".")
     for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
+        inner = content.get(section, {})
+        if not isinstance(inner, dict):
             raise HplError(f"{key}={value}: {section} is a value, not a section")
+        content[section] = dict(inner)
+        content = content[section]
     content[name] = value
 
 
@@ -467,7 +467,7 @@ def _describe(fault: dict, content: dict) -> str:
 
 
 def _nearest(location: list[str], content: dict) -> str | None:
-    """The known key most like the last part of `location`: in its own section first, then anywhere."""
+    """Find the known key most like the last part of `location`: in its own section first, then anywhere."""
     *section, name = location
     known = _known_keys(Params)
     if location[0] == "profiles" and len(location) > 2:
@@ -482,7 +482,7 @@ def _nearest(location: list[str], content: dict) -> str | None:
 
 
 def _known_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
-    """Dotted keys of a section and all below it; a profile's name stands as '<profile>'."""
+    """List the dotted keys of a section and all below it; a profile's name stands as '<profile>'."""
     keys = set()
     for name, field in model.model_fields.items():
         path = (*prefix, name)

@@ -1,16 +1,47 @@
 """params.yaml is sound, and a mistake in it is told in full."""
 
+import hashlib
+import json
 import os
 import re
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+from dvc.utils.hydra import apply_overrides
+from ruamel.yaml import YAML, MappingNode
 
-from hpl.config import cell_params, load_params
+from hpl.config import Profile, cell_params, load_params
 from hpl.files import HplError
+from hpl.reports.pull_request import flat
+from hpl.tasks import TASKS
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
+CONTENT = YAML(typ="safe", pure=True).load(PARAMS)  # what DVC and load_params read: `<<` resolved
+PROFILES = tuple(CONTENT["profiles"])
+PAPERS = ("paper-cuhk-market", "paper-icfg-msmt", "paper-rstp-duke")
+ONE_KEY_A_SECTION = {
+    "data.val_share": 0.25,
+    "input.context_length": 32,
+    "backbone.stride": 8,
+    "inversion.layers": 2,
+    "pretrain.weight_decay": 0.3,
+    "cache_features.shard_rows": 100,
+    "construct_prompts.lr_decay": 0.7,
+    "train.epochs": 9,
+    "evaluate.rank_list_length": 5,
+}
+# The resolved values of each profile, and of all that is no profile. An edit of params.yaml changes the digests of those it reaches,
+# the profiles that take over the edited key among them: if they are the ones you mean, take the new digests from the failing test.
+DIGESTS = {
+    "bundled": "0e0cce2cacad",
+    "paper-cuhk-market": "f8f22e7e442b",
+    "paper-icfg-msmt": "2100d4bc7ade",
+    "paper-rstp-duke": "771223ca801f",
+    "own": "94df2529c437",
+    "no profile": "7963e5f0192a",
+}
 
 
 def changed(tmp_path: Path, *changes: tuple[str, str]) -> Path:
@@ -51,15 +82,65 @@ def test_no_number_of_workers_is_one_a_core() -> None:
 
 
 def test_every_key_has_a_comment() -> None:
-    """At its first appearance: a profile that repeats a key need not repeat its comment."""
+    """At its first appearance, or in a comment that begins with its name: a profile that repeats a key repeats no comment."""
     seen = set()
     for number, line in enumerate(PARAMS.read_text().splitlines(), 1):
-        key = line.split("#")[0].strip().rstrip(":").split(":")[0]
-        if line.lstrip().startswith(("#", "-", "<<")) or not key or key in seen:
-            continue
-        seen.add(key)
-        container = line.split("#")[0].rstrip().endswith(":")
-        assert "#" in line or container, f"line {number}: {key}"
+        code, mark, comment = line.partition("#")
+        seen |= set(re.findall(r"(?:^|\. )(\w+): ", comment.strip())) if not code.strip() else set()
+        keys = set(re.findall(r"([\w.]+): +[^\s&*{]", code)) - seen  # of values, not of sections
+        assert mark or not keys, f"line {number}: {keys}"
+        seen |= keys
+    assert len(seen) > 80
+
+
+def values() -> dict:
+    """CONTENT, with no part that is the same object as another."""
+    return json.loads(json.dumps(CONTENT))
+
+
+def changed_by_dvc(tmp_path: Path, *overrides: str) -> Path:
+    """params.yaml as `dvc exp run -S` leaves it."""
+    file = tmp_path / "params.yaml"
+    shutil.copy(PARAMS, file)
+    apply_overrides(file, list(overrides))
+    return file
+
+
+def read(file: Path) -> dict:
+    return YAML(typ="safe", pure=True).load(file)
+
+
+def comments(file: Path) -> Counter:
+    return Counter(re.findall(r"(?:^|\s)(#.*)", file.read_text(), re.MULTILINE))
+
+
+def test_a_change_reaches_the_profiles_that_it_should() -> None:
+    found = {name: CONTENT["profiles"][name] for name in PROFILES}
+    found["no profile"] = {key: value for key, value in CONTENT.items() if key != "profiles"}
+    digests = {
+        name: hashlib.sha256(json.dumps(sorted(flat(content).items())).encode()).hexdigest()[:12]
+        for name, content in found.items()
+    }
+    assert digests == DIGESTS
+
+
+def test_a_choice_is_said_once() -> None:
+    """The paper's profiles are one recipe for three pairs of sets, and one's own differs in what is said of it."""
+    paper, *others = (flat(CONTENT["profiles"][name]) for name in (*PAPERS, "own"))
+    differing = [{key for key in paper if paper[key] != other[key]} for other in others]
+    own = {"data.val_share", "input.height", "pretrain.loader_workers", "train.epochs", "train.warmup_epochs"}
+    assert differing == [{"data.datasets"}, {"data.datasets"}, own | {"data.datasets", "train.loader_workers"}]
+
+
+def test_what_stands_beside_a_merge_key_differs_from_what_it_takes_over() -> None:
+    repeated, merged, nodes = [], 0, [YAML().compose(PARAMS)]
+    while nodes:
+        pairs = [(key.value, value) for key, value in nodes.pop().value]
+        nodes += [value for _, value in pairs if isinstance(value, MappingNode)]
+        taken_over = {key.value: value.value for name, base in pairs if name == "<<" for key, value in base.value}
+        merged += bool(taken_over)
+        repeated += [name for name, value in pairs if name in taken_over and value.value == taken_over[name]]
+    assert not repeated and merged > 20
 
 
 def test_all_faults_at_once_with_the_nearest_key(tmp_path: Path) -> None:
@@ -103,7 +184,7 @@ def test_a_key_in_the_wrong_section_is_found_elsewhere(tmp_path: Path) -> None:
         ("num_instances: 4", "num_instances: 5", "num_instances = 5 does not divide i2i_batch = 64"),
         ("folder: CUHK-PEDES", "folder: ../elsewhere", "expected a folder inside data/raw/<profile>/"),
         ("device: auto", "device: gpu", "device = 'gpu': expected the form"),
-        ("- t2i\n", "- t3i\n", "expected 't2i' or 'i2i'"),
+        ("- t2i\n", "- t3i\n", "tasks.0 = 't3i': expected the form '^(t2i|i2i)$'"),
     ],
 )
 def test_values_that_do_not_fit(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -143,12 +224,49 @@ def test_changes_on_the_command_line_are_checked_like_the_file() -> None:
             load_params(PARAMS, [wrong])
 
 
-def test_profiles_share_nothing() -> None:
-    """A YAML alias would let `-S` on one profile change another, or be lost."""
-    assert not any(mark in line.split("#")[0] for line in PARAMS.read_text().splitlines() for mark in ("&", "*", "<<"))
-    profiles = load_params(PARAMS).profiles
-    papers = [profile.model_dump(exclude={"data"}) for name, profile in profiles.items() if name.startswith("paper-")]
-    assert len(papers) == 3 and papers[0] == papers[1] == papers[2]
+def test_no_section_is_the_same_object_in_two_profiles() -> None:
+    """DVC would let `-S` on one profile change another, or be lost. `<<` copies a section's keys, `*` alone is the object itself."""
+    sections = [section for profile in YAML().load(PARAMS)["profiles"].values() for section in profile.values()]
+    assert len({id(section) for section in sections}) == len(sections) == len(PROFILES) * len(Profile.model_fields)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_dvc_changes_each_section_of_one_profile_alone(profile: str, tmp_path: Path) -> None:
+    """Also a section that others take over, or that is taken over whole; load_params changes the same."""
+    assert {key.split(".")[0] for key in ONE_KEY_A_SECTION} == set(Profile.model_fields)
+    overrides = [f"profiles.{profile}.{key}={value}" for key, value in ONE_KEY_A_SECTION.items()]
+    file, expected = changed_by_dvc(tmp_path, *overrides), values()
+    for key, value in ONE_KEY_A_SECTION.items():
+        section, name = key.split(".")
+        expected["profiles"][profile][section][name] = value
+    assert read(file) == expected
+    assert load_params(PARAMS, overrides) == load_params(file)
+
+
+def test_dvc_keeps_comments_and_what_is_taken_over(tmp_path: Path) -> None:
+    """It writes the values that `<<` takes over beside it, so that a second `-S` finds what the first left."""
+    file, expected = changed_by_dvc(tmp_path, "profile=own", "loss.prompt_reg=0.5", "tasks=[t2i]"), values()
+    apply_overrides(file, ["profiles.paper-cuhk-market.train.peak_lr=3e-5", "profiles.own.data.datasets.0.format=table"])
+    expected |= {"profile": "own", "tasks": ["t2i"]}
+    expected["loss"]["prompt_reg"] = 0.5
+    expected["profiles"]["paper-cuhk-market"]["train"]["peak_lr"] = 3e-5
+    expected["profiles"]["own"]["data"]["datasets"][0]["format"] = "table"
+    assert read(file) == expected and load_params(file).active.data.datasets[0].format == "table"
+    assert comments(file) == comments(PARAMS) and sum(comments(file).values()) > 100
+    for mark in (r"<<: \*\w+", r" &\w+"):
+        assert re.findall(mark, file.read_text()) == re.findall(mark, PARAMS.read_text())
+
+
+def test_a_change_on_the_command_line_stays_in_its_section(tmp_path: Path) -> None:
+    """Even where YAML makes a section the same object in two profiles."""
+    file = changed(tmp_path, ("input: {<<: *paper_input}", "input: *paper_input"))
+    before, after = load_params(file), load_params(file, ["profiles.paper-icfg-msmt.input.height=192"])
+    assert after.profiles["paper-icfg-msmt"].input.height == 192
+    assert all(after.profiles[name] == before.profiles[name] for name in PROFILES if name != "paper-icfg-msmt")
+
+
+def test_tasks_are_those_that_there_are() -> None:
+    assert load_params(PARAMS).tasks == list(TASKS)
 
 
 @pytest.mark.parametrize(
