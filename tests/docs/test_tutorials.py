@@ -1,5 +1,6 @@
 """The tutorials are true: code blocks of the pages run in a copy of the project with a miniature network."""
 
+import json
 import re
 import shlex
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
@@ -78,7 +80,11 @@ def test_a_folder_of_crops_becomes_a_model_and_ranked_lists(project: Path) -> No
     look, train = commands("docs/own.md")
     assert ran(run(project, *look)) == ["preprocess", "audit"]
     assert {"train", "evaluate"} <= set(ran(run(project, *train)))
-    assert (project / "data/model/model.safetensors").is_file()
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    assert metrics["t2i"]["num_queries"] >= 3 and metrics["i2i"]["num_queries"] >= 3
+    pictures = pd.read_parquet(project / "data/manifests/images.parquet")
+    assert pictures.groupby("person")["split"].nunique().max() == 1  # nobody is on both sides
+    assert set(pictures["role"]) == {"train", "val", "query", "gallery"}
     assert "similarity" in in_python(project, "docs/own.md")
 
 
