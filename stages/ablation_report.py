@@ -1,4 +1,4 @@
-"""Tables, figures and a page from the ablation's cells."""
+"""Tables, figures and a page from the ablation's cells, and the main table in the project's own pages."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,8 @@ from hpl.files import run_stage
 
 
 def main() -> None:
-    cells, lock, reports = map(Path, sys.argv[1:])
-    write_ablation(reports, cells, load_params(), cells_of_other_parameters(lock, Path("params.yaml")))
+    cells, lock, reports, *documents = map(Path, sys.argv[1:])
+    write_ablation(reports, cells, load_params(), cells_of_other_parameters(lock, Path("params.yaml")), documents)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ import pandas as pd
 
 from hpl.files import read_json
 from hpl.manifests.tables import Manifests
-from hpl.tasks import JUNK_PID
+from hpl.tasks import JUNK_PID, Task
 
-KEYS = {"t2i": "caption_id", "i2i": "query_image_id"}
-TINTS = "tints"  # of an identity: numbers, not a name
+_TINTS = "tints"  # of an identity: numbers, not a name
 
 
-def choose_queries(scores: pd.DataFrame, key: str, count: int, seed: int) -> dict[str, pd.DataFrame]:
-    """Rows of `scores` that are shown as "best", "worst" and "random": at most `count` of each, each of another person.
+def pick_examples(scores: pd.DataFrame, key: str, count: int, seed: int) -> dict[str, pd.DataFrame]:
+    """Pick the rows of `scores` that are shown as "best", "worst" and "random": at most `count` of each, each of another person.
 
     Best have the highest average precision, worst the lowest, ties by the query's id; random are drawn by `seed` from the rest.
     """
@@ -34,15 +33,15 @@ def choose_queries(scores: pd.DataFrame, key: str, count: int, seed: int) -> dic
     return chosen
 
 
-def summarise(scores: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Queries, rank1 and mAP in percent of the scored queries, for each value of a column."""
+def figures_by(scores: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Count the scored queries, and average rank1 and mAP in percent over them, for each value of a column."""
     scored = scores[scores["first_rank"] > 0]
     groups = scored.assign(rank1=100.0 * (scored["first_rank"] == 1), mAP=100 * scored["ap"]).groupby(by)
     return groups[["rank1", "mAP"]].mean().assign(num_queries=groups.size())
 
 
 def read_attributes(tables: Manifests, dataset: str) -> pd.DataFrame:
-    """What a set's attributes.json says of its pictures: index image_id, a column an attribute; no row if the set has none.
+    """Read what a set's attributes.json says of its pictures: index image_id, a column an attribute; no row if the set has none.
 
     The bundled set has one (hpl/synthetic/write.py). Clothes and hair belong to the person; bag and so on to the picture.
     """
@@ -56,19 +55,20 @@ def read_attributes(tables: Manifests, dataset: str) -> pd.DataFrame:
         row = known.get(path, {})
         if row.get("identity"):
             rows[image_id] = {**row["identity"], "bag": row["instance"]["bag"]}
-    return pd.DataFrame.from_dict(rows, orient="index").drop(columns=TINTS, errors="ignore")
+    return pd.DataFrame.from_dict(rows, orient="index").drop(columns=_TINTS, errors="ignore")
 
 
-def first_found(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, task: str) -> pd.DataFrame:
-    """Of each scored query: the picture asked about (`asked`), the one found first (`found`), and whether the person is right."""
-    key = KEYS[task]
+def first_found(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, task: Task) -> pd.DataFrame:
+    """Pair the picture that each scored query asks about (`asked`) with the one found first (`found`); `match`: of one person."""
+    key = task.query_key
     first = lists[lists["rank"] == 1].merge(scores.loc[scores["first_rank"] > 0, [key, "first_rank", "ap"]], on=key)
-    asked = first[key] if task == "i2i" else tables.captions.set_index("caption_id")["image_id"].reindex(first[key]).to_numpy()
+    picture_of = tables.captions.set_index("caption_id")["image_id"]
+    asked = picture_of.reindex(first[key]).to_numpy() if task.by_caption else first[key]
     return first.assign(asked=asked, found=first["image_id"])[[key, "asked", "found", "match", "first_rank", "ap"]]
 
 
 def agreement(first: pd.DataFrame, attributes: pd.DataFrame, tables: Manifests) -> pd.DataFrame:
-    """How often the wrong person found first shares an attribute with the person asked about, against chance.
+    """Measure how often the wrong person found first shares an attribute with the person asked about, against chance.
 
     Chance: the share of the set's test pictures of other people that have the attribute's value, averaged over the same queries.
 
@@ -93,7 +93,7 @@ def agreement(first: pd.DataFrame, attributes: pd.DataFrame, tables: Manifests) 
 
 
 def confusion(first: pd.DataFrame, attributes: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Counts of queries: an attribute's value asked for (rows) and found first (columns), frequent values first."""
+    """Count queries by an attribute's value asked for (rows) and found first (columns), frequent values first."""
     known = first[first["asked"].isin(attributes.index) & first["found"].isin(attributes.index)]
     asked, found = (attributes.loc[known[side], name].to_numpy() for side in ("asked", "found"))
     counts = pd.crosstab(pd.Series(asked, name="asked"), pd.Series(found, name="found"))

@@ -1,7 +1,7 @@
 """The cross-domain matrix of several runs, as Markdown: `python -m hpl.reports.cross_domain cuhk icfg rstp`.
 
-A run is a DVC experiment, branch or commit: what it was trained on, and how, stands in its params.yaml, what it was tested on in its
-reports/metrics.json. Runs that differ in nothing but their seed make one row.
+A run is a DVC experiment, branch or commit: what it was trained on, and how, stands in its parameters, what it was tested on in
+its metrics. Runs that differ in nothing but their seed make one row.
 """
 
 import sys
@@ -13,16 +13,15 @@ from dvc.exceptions import DvcException
 from dvc.scm import RevError
 
 from hpl.files import HplError, run_stage
-from hpl.reports.content import Table, markdown
-from hpl.reports.labels import settings_words, with_interval
+from hpl.reports.content import MAIN_FIGURES, Table, markdown, settings_words, with_interval
 from hpl.reports.pull_request import METRICS, PARAMS, flat
+from hpl.tasks import TASKS
 
-TASKS = {"t2i": "Text to image", "i2i": "Image to image"}
-METHOD = ("tasks", "model", "prompt", "loss")  # with the profile, but for its data, what makes two runs the same method
+_METHOD = ("tasks", "model", "prompt", "loss")  # with the profile, but for its data, what makes two runs the same method
 
 
 def cross_domain(revisions: list[str]) -> str:
-    """A table a task: rows are what was trained on, columns what was tested on. Call it in the project's root.
+    """Render a table a task: rows are what was trained on, columns what was tested on. Call it in the project's root.
 
     Raises:
         HplError: DVC knows no such revision, or it holds no figures of an evaluation.
@@ -36,19 +35,21 @@ def cross_domain(revisions: list[str]) -> str:
         elif run["runs"][0] not in row["runs"]:  # a run that is named twice counts once
             row["runs"] += run["runs"]
     parts = []
-    for task, title in TASKS.items():
-        names = list(dict.fromkeys(name for row in rows for run in row["runs"] for name, own in run if own == task))
+    for task in TASKS.values():
+        names = list(dict.fromkeys(name for row in rows for run in row["runs"] for name, own in run if own == task.name))
         if names:
-            lines = [[_label(row, rows), str(len(row["runs"])), *(_cell(row, name, task) for name in names)] for row in rows]
-            parts.append(
-                markdown(Table(["trained on", "runs", *names], lines, f"{title}: R1 / mAP, percent, by what was tested"))
-            )
-    notes = "\u2020 The model was trained on this set too. One run: in brackets 95 % of bootstrap samples of the test people. Several: mean \u00b1 sample "
-    return "\n\n".join([*parts, f"{notes}standard deviation over runs that differ in their seed alone."]) + "\n"
+            lines = [[_label(row, rows), str(len(row["runs"])), *(_cell(row, name, task.name) for name in names)] for row in rows]
+            caption = f"{task.title}: R1 / mAP, percent, by what was tested"
+            parts.append(markdown(Table(["trained on", "runs", *names], lines, caption)))
+    notes = (
+        "\u2020 The model was trained on this set too. One run: in brackets 95 % of bootstrap samples of the test people. "
+        "Several: mean \u00b1 sample standard deviation over runs that differ in their seed alone."
+    )
+    return "\n\n".join([*parts, notes]) + "\n"
 
 
 def _read(revision: str) -> dict:
-    """A run: names of its training sets, words for its settings, its method (flat), and its figures by set and task."""
+    """Read a run: names of its training sets, words for its settings, its method (flat), and its figures by set and task."""
     try:
         metrics = dvc.api.metrics_show(METRICS, rev=revision)
         params = dvc.api.params_show(PARAMS, rev=revision)
@@ -64,19 +65,13 @@ def _read(revision: str) -> dict:
         trained = [each.get("name") or Path(each["folder"]).name for each in sets if "train" in each["use"]]
     except (KeyError, TypeError, AttributeError):
         raise HplError(f"{revision}: its {PARAMS} has no profile with data.datasets; expected one of this project") from None
-    method = {key: params[key] for key in METHOD if key in params} | {
-        key: value for key, value in profile.items() if key != "data"
-    }
-    return {
-        "trained": trained,
-        "settings": settings_words(metrics.get("settings", {})),
-        "method": flat(method),
-        "runs": [figures],
-    }
+    method = {key: params[key] for key in _METHOD if key in params} | {key: profile[key] for key in profile if key != "data"}
+    settings = settings_words(metrics.get("settings", {}))
+    return {"trained": trained, "settings": settings, "method": flat(method), "runs": [figures]}
 
 
 def _label(row: dict, rows: list[dict]) -> str:
-    """What was trained on, and how if that is not as in the first row of the same sets."""
+    """Say what was trained on, and how if that is not as in the first row of the same sets."""
     first = next(other for other in rows if other["trained"] == row["trained"])["method"]
     keys = sorted(key for key in first.keys() | row["method"].keys() if first.get(key) != row["method"].get(key))
     changed = "".join(f", {key}: {row['method'].get(key, '-')}" for key in keys)
@@ -87,11 +82,10 @@ def _cell(row: dict, name: str, task: str) -> str:
     found = [run[name, task] for run in row["runs"] if (name, task) in run]
     if not found:
         return "-"
-    names = ("rank1", "mAP")
     if len(found) == 1:
-        shown = [with_interval(found[0], figure) for figure in names]
+        shown = [with_interval(found[0], figure) for figure in MAIN_FIGURES]
     else:
-        values = [[each[figure] for each in found] for figure in names]
+        values = [[each[figure] for each in found] for figure in MAIN_FIGURES]
         shown = [f"{np.mean(each):.2f} \u00b1 {np.std(each, ddof=1):.2f}" for each in values]
     return " / ".join(shown) + " \u2020" * (name in row["trained"])
 

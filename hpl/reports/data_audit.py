@@ -10,9 +10,9 @@ from hpl.manifests.tables import Manifests
 from hpl.reports.content import Table, markdown
 from hpl.reports.figures import draw_pairs, draw_sizes
 
-PAIRS = 4  # linked pairs shown of each kind
-EXAMPLES = 5  # of each kind of finding, in the page; the JSON has more
-LISTED = 50  # skipped pictures in the page
+_NUM_PAIRS = 4  # linked pairs shown of each kind
+_NUM_FINDINGS = 5  # of each kind of finding, in the page; the JSON has more
+_NUM_SKIPPED = 50  # skipped pictures in the page
 
 
 def write_data_audit(
@@ -37,7 +37,7 @@ def write_data_audit(
         if len(tokens):
             account["caption_tokens"] = {**_quantiles(tokens), "cut": int((tokens > context_length).sum())}
     write_json(content, audit)
-    write_text(page, _page(audit, context_length, bool(pairs), figures.name))
+    write_text(page, _page(audit, context_length, bool(pairs), content.name, figures.name))
 
 
 def _quantiles(values: pd.Series) -> dict[str, float]:
@@ -45,13 +45,13 @@ def _quantiles(values: pd.Series) -> dict[str, float]:
 
 
 def _pairs(tables: Manifests, links: pd.DataFrame) -> list[tuple[str, Path, Path]]:
-    """Some linked pairs of two data sets: of each kind, evenly spaced from the least alike to the most."""
+    """Choose some linked pairs of two data sets: of each kind, evenly spaced from the least alike to the most."""
     dataset = tables.images["dataset"]
     links = links[dataset[links["left"]].to_numpy() != dataset[links["right"]].to_numpy()]
     chosen = []
     for kind in ("exact", "perceptual"):
         rows = links[links["kind"] == kind].sort_values(["correlation", "left", "right"])
-        rows = rows.iloc[np.linspace(0, len(rows) - 1, min(PAIRS, len(rows))).round().astype(int)]
+        rows = rows.iloc[np.linspace(0, len(rows) - 1, min(_NUM_PAIRS, len(rows))).round().astype(int)]
         for row in rows.itertuples():
             images = tables.images.loc[[row.left, row.right]]
             people = [f"{image.dataset} {image.split} {image.person or image.pid}" for image in images.itertuples()]
@@ -60,7 +60,7 @@ def _pairs(tables: Manifests, links: pd.DataFrame) -> list[tuple[str, Path, Path
 
 
 def counts_table(audit: dict) -> Table:
-    """What was read: people, pictures and captions for each set, split and role."""
+    """Tabulate what was read: people, pictures and captions for each set, split and role."""
     rows = []
     for name, account in sorted(audit["datasets"].items()):
         for split, roles in sorted(account["counts"].items()):
@@ -72,29 +72,27 @@ def counts_table(audit: dict) -> Table:
 
 
 def links_sentence(audit: dict) -> str:
-    """A few sentences on links, merged and dropped people."""
+    """Say in a few sentences what was linked, merged and dropped."""
     people = audit["people"]
     exact, perceptual = (sum(kinds[kind] for kinds in audit["links"].values()) for kind in ("exact", "perceptual"))
+    merged = ""
+    if count := people["of_one_set_merged"]:
+        merged = f" {count:,} of them were merged with somebody of their own set, which says that they are two."
     return (
-        f"Two sets hold the same picture {exact + perceptual:,} times: {exact:,} pairs agree pixel for pixel (exact), {perceptual:,} "
-        f"after re-encoding, resizing or a crop (perceptual; such a link can be wrong). Linked people are one person: {people['in_all_sets']:,} "
-        f"people of all sets became {people['unified']:,}."
-        + (
-            f" {people['of_one_set_merged']:,} of them were merged with somebody of their own set, which says that they are two."
-            if people["of_one_set_merged"]
-            else ""
-        )
-        + f" Left out (`dropped`): {people['dropped_from_training']:,} people of training and {people['dropped_from_pretraining']:,} "
-        f"of pretraining who occur in a test split, and {people['dropped_from_validation']:,} of validation who occur in a test split "
-        "or in training."
+        f"Two sets hold the same picture {exact + perceptual:,} times: {exact:,} pairs agree pixel for pixel (exact), "
+        f"{perceptual:,} after re-encoding, resizing or a crop (perceptual; such a link can be wrong). Linked people are one "
+        f"person: {people['in_all_sets']:,} people of all sets became {people['unified']:,}.{merged} Left out (`dropped`): "
+        f"{people['dropped_from_training']:,} people of training and {people['dropped_from_pretraining']:,} of pretraining who "
+        f"occur in a test split, and {people['dropped_from_validation']:,} of validation who occur in a test split or in "
+        "training."
     )
 
 
-def _page(audit: dict, context_length: int, has_pairs: bool, figures: str) -> str:
+def _page(audit: dict, context_length: int, has_pairs: bool, content: str, figures: str) -> str:
     sections = [
-        "# What was read\n\nWritten by the `audit` stage from data/manifests; the same as JSON: [data_audit.json](data_audit.json).",
-        "## Counts\n\n`dropped` people are in a test split too, or are of validation and in training too; `unused` are test people of a set "
-        f"that is not evaluated.\n\n{markdown(counts_table(audit))}",
+        f"# What was read\n\nWritten by the `audit` stage; the same as JSON: [{content}]({content}).",
+        "## Counts\n\n`dropped` people are in a test split too, or are of validation and in training too; `unused` are test "
+        f"people of a set that is not evaluated.\n\n{markdown(counts_table(audit))}",
         f"## Links\n\n{links_sentence(audit)}\n\n{_links_table(audit)}",
     ]
     if has_pairs:
@@ -102,24 +100,23 @@ def _page(audit: dict, context_length: int, has_pairs: bool, figures: str) -> st
             "Linked pairs, from the least alike to the most; the number is the correlation of the aligned thumbnails.\n\n"
             f"![Pairs of pictures of two data sets that were taken for the same shot]({figures}/pairs.png)"
         )
-    sections.append(
-        "## Data sets\n\n" + "\n\n".join(_dataset(name, account) for name, account in sorted(audit["datasets"].items()))
-    )
-    sections.append(
+    sections += [
+        "## Data sets",
+        *(_dataset(name, account) for name, account in sorted(audit["datasets"].items())),
         f"## Sizes\n\n![Histograms of picture height, picture width and caption length]({figures}/sizes.png)\n\n"
-        f"The last 0.1 % is counted at the edge. Captions are cut at {context_length} tokens."
-    )
+        f"The last 0.1 % is counted at the edge. Captions are cut at {context_length} tokens.",
+    ]
     skipped = audit["skipped_pictures"]
-    listed = [f"- {_code(entry['fault'])} ({entry['dataset']}, {entry['split']}, {entry['role']})" for entry in skipped[:LISTED]]
-    more = [f"- and {len(skipped) - LISTED:,} more, in the JSON"] if len(skipped) > LISTED else []
+    listed = [f"- {_code(each['fault'])} ({each['dataset']}, {each['split']}, {each['role']})" for each in skipped[:_NUM_SKIPPED]]
+    more = [f"- and {len(skipped) - _NUM_SKIPPED:,} more, in the JSON"] if len(skipped) > _NUM_SKIPPED else []
     sections.append("## Skipped pictures\n\n" + ("\n".join(listed + more) if skipped else "None."))
     return "\n\n".join(sections) + "\n"
 
 
 def _links_table(audit: dict) -> str:
-    lines = ["| data sets | exact | perceptual |", "|---|---:|---:|"]
-    lines += [f"| {pair} | {kinds['exact']:,} | {kinds['perceptual']:,} |" for pair, kinds in sorted(audit["links"].items())]
-    return "\n".join(lines) if audit["links"] else "No picture stands in two sets."
+    kinds = ["exact", "perceptual"]
+    rows = [[pair, *(f"{counts[kind]:,}" for kind in kinds)] for pair, counts in sorted(audit["links"].items())]
+    return markdown(Table(["data sets", *kinds], rows)) if rows else "No picture stands in two sets."
 
 
 def _dataset(name: str, account: dict) -> str:
@@ -133,24 +130,25 @@ def _dataset(name: str, account: dict) -> str:
     lines += [f"- **counts differ from the published ones**: {text}" for text in account["mismatches"]]
     lines += [f"- {_code(text)}" for text in account["notes"]]
     if cameras := account["cameras_a_person"]:
-        people = ", ".join(
-            f"{count:,} by {number}" for number, count in sorted(cameras["people"].items(), key=lambda item: int(item[0]))
-        )
+        seen = sorted(cameras["people"].items(), key=lambda item: int(item[0]))
+        people = ", ".join(f"{count:,} by {number}" for number, count in seen)
         lines.append(f"- {cameras['num_cameras']} cameras; people seen by so many of them: {people}")
     duplicates = account["duplicates"]
     lines.append(
-        f"- {duplicates['pictures']:,} pictures stand in this set once more, pixel for pixel; {duplicates['under_another_person']:,} of them "
-        f"under another person, {duplicates['in_another_split']:,} in another split"
+        f"- {duplicates['pictures']:,} pictures stand in this set once more, pixel for pixel; "
+        f"{duplicates['under_another_person']:,} of them under another person, {duplicates['in_another_split']:,} in another "
+        "split"
     )
-    lines += [f"  - {_code(left)} = {_code(right)}" for left, right in duplicates["examples"][:EXAMPLES]]
+    lines += [f"  - {_code(left)} = {_code(right)}" for left, right in duplicates["examples"][:_NUM_FINDINGS]]
     if captions := account["captions"]:
         shared, tokens = captions["shared_by_several_people"], account.get("caption_tokens")
         lines.append(f"- {captions['pictures_without']:,} pictures without a caption")
         lines.append(f"- {shared['sentences']:,} sentences stand under several people ({shared['captions']:,} captions)")
-        lines += [f"  - {_code(entry['caption'])}: {entry['people']} people" for entry in shared["examples"][:EXAMPLES]]
+        lines += [f"  - {_code(entry['caption'])}: {entry['people']} people" for entry in shared["examples"][:_NUM_FINDINGS]]
         if tokens:
             lines.append(
-                f"- captions of {tokens['min']} to {tokens['max']} tokens (median {tokens['median']:g}); {tokens['cut']:,} are cut"
+                f"- captions of {tokens['min']} to {tokens['max']} tokens (median {tokens['median']:g}); {tokens['cut']:,} are "
+                "cut"
             )
     height, width = account["height"], account["width"]
     lines.append(
@@ -161,5 +159,5 @@ def _dataset(name: str, account: dict) -> str:
 
 
 def _code(text: str) -> str:
-    """A user's text as Markdown that is shown as it is."""
+    """Quote a user's text as Markdown that is shown as it is."""
     return "`" + " ".join(text.replace("`", "'").split()) + "`"

@@ -16,15 +16,15 @@ from PIL import Image
 from hpl.manifests.pictures import decode_picture
 
 GREEN, RED, GREY = "#009e73", "#d55e00", "#666666"  # Okabe and Ito: colour-blind readers tell them apart
-COLOURS = ["#0072b2", RED, GREEN, "#cc79a7", "#e69f00", "#56b4e9"]
+PALETTE = ["#0072b2", RED, GREEN, "#cc79a7", "#e69f00", "#56b4e9"]
 DPI = 140
 PANEL = (4.4, 3.8)  # inches of a figure that a phone shows alone in its row
-TILE = (64, 128)  # width, height in pixels of a person in a contact sheet
+PERSON_SIZE = (64, 128)  # width, height in pixels of a person in a contact sheet
 
 
 def tile(file: Path) -> np.ndarray:
-    """A picture file at the size of TILE, uint8 height x width x 3."""
-    return np.asarray(Image.fromarray(decode_picture(file)).resize(TILE, Image.Resampling.BICUBIC))
+    """Read a picture file at PERSON_SIZE, uint8 height x width x 3."""
+    return np.asarray(Image.fromarray(decode_picture(file)).resize(PERSON_SIZE, Image.Resampling.BICUBIC))
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -38,21 +38,14 @@ def save_png(figure: Figure, path: Path) -> None:
 
 
 def draw_curves(title: str, table: pd.DataFrame, label: str, path: Path, logarithmic: bool = True) -> None:
-    """Every column against the column epoch, without blank cells; a column that is zero throughout was switched off."""
+    """Draw every column against the column epoch, without blank cells; a column that is zero throughout was switched off."""
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     names = [name for name in table.columns if name != "epoch" and (table[name].fillna(0) != 0).any()]
     for number, name in enumerate(names):
         known = table[table[name].notna()]
-        total = name == "total"
-        axis.plot(
-            known["epoch"],
-            known[name],
-            label=name,
-            color="black" if total else COLOURS[number % len(COLOURS)],
-            linestyle=["-", "--", ":"][number // len(COLOURS)],
-            linewidth=2.4 if total else 1.5,
-            marker="." if len(known) < 20 else None,
-        )
+        colour, width = ("black", 2.4) if name == "total" else (PALETTE[number % len(PALETTE)], 1.5)
+        style = {"color": colour, "linestyle": ["-", "--", ":"][number // len(PALETTE)], "linewidth": width}
+        axis.plot(known["epoch"], known[name], label=name, marker="." if len(known) < 20 else None, **style)
     axis.set(title=title, xlabel="epoch", ylabel=label, yscale="log" if logarithmic else "linear")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
@@ -61,7 +54,7 @@ def draw_curves(title: str, table: pd.DataFrame, label: str, path: Path, logarit
 
 
 def draw_sizes(images: pd.DataFrame, token_lengths: pd.DataFrame, context_length: int, path: Path) -> None:
-    """Histograms by data set: height and width of the pictures, tokens of the captions, and the length at which they are cut.
+    """Draw histograms by data set: height and width of the pictures, tokens of the captions, and where these are cut.
 
     Args:
         images: columns dataset, height, width.
@@ -87,11 +80,11 @@ def draw_sizes(images: pd.DataFrame, token_lengths: pd.DataFrame, context_length
 
 
 def draw_pairs(pairs: list[tuple[str, Path, Path]], path: Path) -> None:
-    """Pairs of pictures side by side, each pair under its title."""
+    """Draw pairs of pictures side by side, each pair under its title."""
     columns = min(4, len(pairs))
     rows = -(-len(pairs) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.5 * columns, 3.0 * rows), squeeze=False, layout="constrained")
-    gap = np.full((TILE[1], 6, 3), 255, np.uint8)
+    gap = np.full((PERSON_SIZE[1], 6, 3), 255, np.uint8)
     for axis in axes.flat:
         axis.axis("off")
     for axis, (title, left, right) in zip(axes.flat, pairs, strict=False):

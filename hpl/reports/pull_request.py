@@ -14,32 +14,33 @@ from pathlib import Path
 from ruamel.yaml import YAML, YAMLError
 
 from hpl.files import HplError, run_stage
-from hpl.reports.labels import FIGURES, interval_of, settings_words, signed
+from hpl.reports.content import FIGURE_LABELS, MAIN_FIGURES, figure_labels, interval_of, settings_words, signed, with_interval
+from hpl.tasks import T2I, TASKS
 
-METRICS, PARAMS = "reports/metrics.json", "params.yaml"
-PICTURES = {
-    "reports/figures/rank_lists_t2i.png": "Text-to-image rank lists",
-    "reports/figures/rank_lists_i2i.png": "Image-to-image rank lists",
-    "reports/figures/curves_train.png": "Loss curves",
+METRICS, PARAMS, FIGURES_FOLDER = "reports/metrics.json", "params.yaml", "reports/figures"  # as dvc.yaml has them
+_PICTURES = {
+    **{f"{FIGURES_FOLDER}/rank_lists_{task.name}.png": f"Rank lists, {task.title.lower()}" for task in TASKS.values()},
+    f"{FIGURES_FOLDER}/curves_train.png": "Loss curves",
 }
-ROWS = {  # where the figures of the table stand in METRICS -> each with its label
-    "t2i": {name: f"T2I {label}" for name, label in FIGURES.items()},
-    "i2i": {name: f"I2I {label}" for name, label in FIGURES.items()},
-    "composed.both": {"rank1": "Composed R1", "mAP": "Composed mAP"},
-    "open_set.t2i": {"detection_rate": "Strangers T2I, found"},
-    "open_set.i2i": {"detection_rate": "Strangers I2I, found"},
+SHOWN_FIGURES = {  # where they stand in METRICS, and the task whose test set they are of -> each with its label
+    **{
+        (task.name, task): {name: f"{task.short} {label}" for name, label in figure_labels(task).items()}
+        for task in TASKS.values()
+    },
+    ("composed.both", T2I): {name: f"Composed {FIGURE_LABELS[name]}" for name in MAIN_FIGURES},
+    **{(f"open_set.{task.name}", task): {"detection_rate": f"Strangers {task.short}, found"} for task in TASKS.values()},
 }
-TASK_OF = {"composed.both": "t2i", "open_set.t2i": "t2i", "open_set.i2i": "i2i"}  # of the other rows it is their name
-COUNTS = ("num_queries", "num_known", "num_unknown")
+_COUNTS = ("num_queries", "num_known", "num_unknown")
 
 
-def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = "") -> str:
-    """Markdown: the main figures before and after, other figures and parameters that changed, pictures.
+def render_comment(base: str, root: Path = Path("."), repository: str = "", sha: str = "") -> str:
+    """Render as Markdown the main figures before and after, other figures and parameters that changed, pictures.
 
     Args:
         base: a git revision.
         root: the project's root, in a git repository.
-        repository, sha: owner/name and commit on GitHub; with both, pictures are linked where that commit holds them, else by relative path.
+        repository, sha: owner/name and commit on GitHub; with both, pictures are linked where that commit holds them, else by
+            relative path.
 
     Raises:
         HplError: git does not know `base`, as in a shallow clone; there are no figures to compare.
@@ -64,21 +65,17 @@ def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = 
         sections.append(f"`{base}` holds no {METRICS}.")
     elif not same_data:
         sections.append("Parameters of the data changed, and with them perhaps the test set: no change is judged.")
+    same = f" Neither code nor parameters differ from `{base}`: what changed is of the machine." if _same_code(root, base) else ""
     sections.append(
-        "In brackets: 95 % intervals over the test people. Another training seed, or another kind of processor, moves figures too."
-        + (
-            f" Neither code nor parameters differ from `{base}`: what changed is of the machine."
-            if _same_code(root, base)
-            else ""
-        )
+        "In brackets: 95 % intervals over the test people. Another training seed, or another kind of processor, moves figures "
+        f"too.{same}"
     )
-    shown = {f"{place}.{name}" for place, labels in ROWS.items() for name in labels}
+    shown = {f"{place}.{name}" for (place, _), labels in SHOWN_FIGURES.items() for name in labels}
     others = {key: change for key, change in changes(old_metrics, new_metrics).items() if key not in shown and "_ci_" not in key}
     sections.append("**Parameters.** " + (_change_table(changed) or "None changed."))
     if old_metrics and others:
-        sections.append(
-            f"<details><summary>Other figures that changed</summary>\n\n{_change_table(others).strip()}\n\n</details>"
-        )
+        table = _change_table(others).strip()
+        sections.append(f"<details><summary>Other figures that changed</summary>\n\n{table}\n\n</details>")
     if pictures := _pictures(root, repository, sha):
         if repository and sha:
             pictures.insert(0, f"Pictures as committed in {sha[:7]}: they may be older than the figures.")
@@ -87,24 +84,24 @@ def compare(base: str, root: Path = Path("."), repository: str = "", sha: str = 
 
 
 def results_table(old: dict, new: dict, same_data: bool = True) -> str:
-    """The figures of ROWS before and after, in percent, with their 95 % intervals where there are such.
+    """Tabulate the figures of SHOWN_FIGURES before and after, in percent, with their 95 % intervals where there are such.
 
-    A change lies within the interval if the old figure is inside that of the new one, or the new one inside that of the old. It is not
-    judged without `same_data`, or where the data set, the number of queries or the settings of the evaluation differ; a line below
-    the table says so.
+    A change lies within the interval if the old figure is inside that of the new one, or the new one inside that of the old. It
+    is not judged without `same_data`, or where the data set, the number of queries or the settings of the evaluation differ; a
+    line below the table says so.
     """
     before_words, words = (settings_words(metrics.get("settings", {})) for metrics in (old, new))
     lines, notes = [f"| percent{words} | before | now | change |", "|---|---:|---:|---|"], []
     if old and before_words != words:
         kinds = [each.removeprefix(", ") or "by the plain protocol" for each in (before_words, words)]
         notes.append(f"Evaluated {kinds[0]} before, {kinds[1]} now: the figures are not comparable.")
-    for place, labels in ROWS.items():
+    for (place, task), labels in SHOWN_FIGURES.items():
         before, now = _at(old, place), _at(new, place)
-        sets = [metrics.get("datasets", {}).get(TASK_OF.get(place, place)) for metrics in (old, new)]
+        sets = [metrics.get("datasets", {}).get(task.name) for metrics in (old, new)]
         differ = [f"it was {sets[0]}, is {sets[1]}"] if None not in sets and sets[0] != sets[1] else []
         differ += [
             f"{count} was {before[count]}, is {now[count]}"
-            for count in COUNTS
+            for count in _COUNTS
             if count in before and count in now and before[count] != now[count]
         ]
         if differ:
@@ -112,23 +109,16 @@ def results_table(old: dict, new: dict, same_data: bool = True) -> str:
         comparable = same_data and not differ and before_words == words
         for name, label in labels.items():
             if name in before or name in now:
-                cells = _with_interval(before, name), _with_interval(now, name), _judge(before, now, name, comparable)
+                cells = with_interval(before, name), with_interval(now, name), _judge(before, now, name, comparable)
                 lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)
 
 
 def _at(metrics: dict, place: str) -> dict:
-    """The figures at a dotted place, empty if there are none."""
+    """Find the figures at a dotted place; empty if there are none."""
     for key in place.split("."):
         metrics = metrics.get(key) or {}
     return metrics
-
-
-def _with_interval(figures: dict, name: str) -> str:
-    if name not in figures:
-        return "-"
-    ends = interval_of(figures, name)
-    return f"{figures[name]:.2f}" + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
 
 
 def _judge(before: dict, now: dict, name: str, comparable: bool) -> str:
@@ -146,14 +136,14 @@ def _judge(before: dict, now: dict, name: str, comparable: bool) -> str:
 
 
 def changes(old: dict, new: dict) -> dict[str, tuple[str, str]]:
-    """Dotted key -> what it was and is, of all that differ; "-" where there is no such key."""
+    """Find what differs: dotted key -> what it was and is; "-" where there is no such key."""
     before, now = flat(old), flat(new)
     keys = [*now, *(key for key in before if key not in now)]
     return {key: (before.get(key, "-"), now.get(key, "-")) for key in keys if before.get(key) != now.get(key)}
 
 
 def flat(content: dict, prefix: str = "") -> dict[str, str]:
-    """Dotted key -> value as JSON."""
+    """Flatten nested names: dotted key -> value as JSON."""
     found = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:
@@ -164,7 +154,7 @@ def flat(content: dict, prefix: str = "") -> dict[str, str]:
 
 
 def _change_table(found: dict[str, tuple[str, str]]) -> str:
-    """A Markdown table after an empty line; empty if nothing changed."""
+    """Render a Markdown table after an empty line; empty if nothing changed."""
     if not found:
         return ""
     cells = [(f"`{key}`", *(f"`{value}`" if value != "-" else value for value in pair)) for key, pair in found.items()]
@@ -173,19 +163,17 @@ def _change_table(found: dict[str, tuple[str, str]]) -> str:
 
 
 def _pictures(root: Path, repository: str, sha: str) -> list[str]:
-    """Pictures that are there, as Markdown images."""
+    """Link the pictures that are there as Markdown images."""
     if repository and sha:
-        held = [name for name in PICTURES if _git(root, "cat-file", "-e", f"{sha}:./{name}") is not None]
-        return [f"![{PICTURES[name]}](https://raw.githubusercontent.com/{repository}/{sha}/{name})" for name in held]
-    return [f"![{title}]({name})" for name, title in PICTURES.items() if (root / name).is_file()]
+        held = [name for name in _PICTURES if _git(root, "cat-file", "-e", f"{sha}:./{name}") is not None]
+        return [f"![{_PICTURES[name]}](https://raw.githubusercontent.com/{repository}/{sha}/{name})" for name in held]
+    return [f"![{title}]({name})" for name, title in _PICTURES.items() if (root / name).is_file()]
 
 
 def _same_code(root: Path, base: str) -> bool:
-    """Whether what a run depends on is as in `base`, but for its data."""
-    return (
-        _git(root, "diff", "--quiet", base, "--", "hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt")
-        is not None
-    )
+    """Check that what a run depends on is as in `base`, but for its data."""
+    code = ("hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt")
+    return _git(root, "diff", "--quiet", base, "--", *code) is not None
 
 
 def _parse(text: str, parse: Callable[[str], object], what: str) -> dict:
@@ -199,7 +187,7 @@ def _parse(text: str, parse: Callable[[str], object], what: str) -> dict:
 
 
 def _git(root: Path, *command: str) -> str | None:
-    """What git prints, or None if it says that there is no such thing."""
+    """Return what git prints, or None if it says that there is no such thing."""
     done = subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, encoding="utf-8")
     return done.stdout if done.returncode == 0 else None
 
@@ -209,7 +197,7 @@ def _main() -> None:
         raise HplError("expected one revision, such as origin/main: python -m hpl.reports.pull_request origin/main")
     # GITHUB_SHA of a pull request is a merge that exists nowhere else; the workflow names the branch's own commit.
     sha = os.environ.get("HEAD_SHA") or os.environ.get("GITHUB_SHA", "")
-    print(compare(sys.argv[1], repository=os.environ.get("GITHUB_REPOSITORY", ""), sha=sha), end="")
+    print(render_comment(sys.argv[1], repository=os.environ.get("GITHUB_REPOSITORY", ""), sha=sha), end="")
 
 
 if __name__ == "__main__":

@@ -14,15 +14,15 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from hpl.manifests.pictures import decode_picture
-from hpl.reports.figures import COLOURS, DPI, GREEN, GREY, PANEL, RED, TILE, save_png, tile
+from hpl.reports.figures import DPI, GREEN, GREY, PALETTE, PANEL, PERSON_SIZE, RED, save_png, tile
 
-GAP, BORDER = 8, 5  # pixels between two tiles, and of the frame around one
-NUM_PEOPLE = 12  # that are coloured in a projection
-MARKERS = "os"
-MAPPED = (104, 208)  # width, height of a picture under its map
+_GAP, _BORDER = 8, 5  # pixels between two tiles, and of the frame around one
+_NUM_COLOURED = 12  # people with a colour of their own in a projection
+_MARKERS = "os"
+_MAPPED = (104, 208)  # width, height of a picture under its map
 
 
-class Canvas:
+class _Canvas:
     """Pixels with text on them: matplotlib's letters, at places that we choose."""
 
     def __init__(self, width: int, height: int) -> None:
@@ -36,7 +36,7 @@ class Canvas:
         height, width = picture.shape[:2]
         if frame:
             colour = [int(frame[start : start + 2], 16) for start in (1, 3, 5)]
-            self.pixels[y - BORDER : y + height + BORDER, x - BORDER : x + width + BORDER] = colour
+            self.pixels[y - _BORDER : y + height + _BORDER, x - _BORDER : x + width + _BORDER] = colour
         self.pixels[y : y + height, x : x + width] = picture
 
     def write(self, text: str, x: int, y: int, size: int, **options: object) -> None:
@@ -53,24 +53,24 @@ class Canvas:
 
 
 def draw_contact_sheet(rows: list[tuple[str, list[list[Path]]]], path: Path) -> None:
-    """Some people, each with some pictures: a label, and below it the people side by side, a row each."""
-    widths = [sum(len(files) * TILE[0] for files in people) + 2 * GAP * (len(people) - 1) for _, people in rows]
+    """Draw some people, each with some pictures: a label, and below it the people side by side, a row each."""
+    widths = [sum(len(files) * PERSON_SIZE[0] for files in people) + 2 * _GAP * (len(people) - 1) for _, people in rows]
     letters, top = 17, 30
-    canvas, y = Canvas(max(widths) + 2 * GAP, len(rows) * (top + TILE[1] + 2 * GAP)), 0
+    canvas, y = _Canvas(max(widths) + 2 * _GAP, len(rows) * (top + PERSON_SIZE[1] + 2 * _GAP)), 0
     for label, people in rows:
-        canvas.write(label, GAP, y + 4, letters)
-        x = GAP
+        canvas.write(label, _GAP, y + 4, letters)
+        x = _GAP
         for files in people:
             for file in files:
                 canvas.paste(tile(file), x, y + top)
-                x += TILE[0]
-            x += 2 * GAP
-        y += top + TILE[1] + 2 * GAP
+                x += PERSON_SIZE[0]
+            x += 2 * _GAP
+        y += top + PERSON_SIZE[1] + 2 * _GAP
     canvas.save(path)
 
 
 def draw_rank_lists(groups: dict[str, list[dict]], length: int, path: Path) -> None:
-    """Rank lists under headings: a query (picture or sentence), then what was found, framed and marked as right or wrong.
+    """Draw rank lists under headings: a query (picture or sentence), then what was found, framed and marked as right or wrong.
 
     Args:
         groups: heading -> rows. A row has `query` (a file, or None), `text` (the sentence, or what is known of the picture) and
@@ -78,51 +78,52 @@ def draw_rank_lists(groups: dict[str, list[dict]], length: int, path: Path) -> N
         length: pictures of a list at most.
     """
     by_picture = any(row["query"] for rows in groups.values() for row in rows)
-    step, letters = TILE[0] + GAP + 2 * BORDER, 17
-    width = step * (length + by_picture) + GAP * (1 + 2 * by_picture)
+    step, letters = PERSON_SIZE[0] + _GAP + 2 * _BORDER, 17
+    width = step * (length + by_picture) + _GAP * (1 + 2 * by_picture)
     texts = {id(row): textwrap.wrap(row["text"], int(width / letters / 0.56)) for rows in groups.values() for row in rows}
-    heading, line, strip = 44, int(letters * 1.3), TILE[1] + 2 * BORDER + 26
+    heading, line, strip = 44, int(letters * 1.3), PERSON_SIZE[1] + 2 * _BORDER + 26
     heights = [heading + sum(line * len(texts[id(row)]) + strip + 22 for row in rows) for rows in groups.values()]
-    canvas, y = Canvas(width, sum(heights)), 0
+    canvas, y = _Canvas(width, sum(heights)), 0
     for title, rows in groups.items():
-        canvas.write(title, GAP, y + 12, 21, weight="bold")
+        canvas.write(title, _GAP, y + 12, 21, weight="bold")
         y += heading
         for row in rows:
-            canvas.write("\n".join(texts[id(row)]), GAP, y, letters)
+            canvas.write("\n".join(texts[id(row)]), _GAP, y, letters)
             y += line * len(texts[id(row)]) + 4
-            x = GAP + BORDER
+            x = _GAP + _BORDER
             if row["query"]:
-                canvas.paste(tile(row["query"]), x, y + BORDER, GREY)
-                canvas.write("query", x + TILE[0] // 2, y + TILE[1] + 2 * BORDER + 3, 15, ha="center", color=GREY)
-                x += step + 2 * GAP
+                canvas.paste(tile(row["query"]), x, y + _BORDER, GREY)
+                canvas.write("query", x + PERSON_SIZE[0] // 2, y + PERSON_SIZE[1] + 2 * _BORDER + 3, 15, ha="center", color=GREY)
+                x += step + 2 * _GAP
             for file, similarity, match in row["found"][:length]:
                 colour = GREEN if match else RED
-                canvas.paste(tile(file), x, y + BORDER, colour)
+                canvas.paste(tile(file), x, y + _BORDER, colour)
                 label = f"{'✓' if match else '✗'} {similarity:.2f}"
-                canvas.write(label, x + TILE[0] // 2, y + TILE[1] + 2 * BORDER + 3, 15, ha="center", color=colour)
+                canvas.write(label, x + PERSON_SIZE[0] // 2, y + PERSON_SIZE[1] + 2 * _BORDER + 3, 15, ha="center", color=colour)
                 x += step
             y += strip + 18
     canvas.save(path)
 
 
 def draw_attention(rows: list[tuple[Path, Path, str, np.ndarray, np.ndarray]], path: Path) -> None:
-    """A picture, the maps of v_t2i and of v_i2i over it, the person's other picture, and the caption, a row each (paper Fig. 4).
+    """Draw a picture, the maps of v_t2i and v_i2i over it, the person's other picture and the caption, a row each (paper Fig. 4).
 
     Args:
         rows: picture, other picture, caption, maps of values 0..1.
     """
-    letters, top, step = 18, 40, MAPPED[0] + GAP
-    text_at = 4 * step + 3 * GAP
-    canvas = Canvas(text_at + 360, top + (MAPPED[1] + 2 * GAP) * len(rows))
+    letters, top, step = 18, 40, _MAPPED[0] + _GAP
+    text_at = 4 * step + 3 * _GAP
+    canvas = _Canvas(text_at + 360, top + (_MAPPED[1] + 2 * _GAP) * len(rows))
     for number, title in enumerate(("picture", "v_t2i", "v_i2i", "partner")):
-        canvas.write(title, GAP + number * step + MAPPED[0] // 2, 12, letters, ha="center", weight="bold")
+        canvas.write(title, _GAP + number * step + _MAPPED[0] // 2, 12, letters, ha="center", weight="bold")
     for number, (file, partner, caption, t2i, i2i) in enumerate(rows):
-        y = top + (MAPPED[1] + 2 * GAP) * number
+        y = top + (_MAPPED[1] + 2 * _GAP) * number
         picture, other = (
-            np.asarray(Image.fromarray(decode_picture(each)).resize(MAPPED, Image.Resampling.BICUBIC)) for each in (file, partner)
+            np.asarray(Image.fromarray(decode_picture(each)).resize(_MAPPED, Image.Resampling.BICUBIC))
+            for each in (file, partner)
         )
         for column, shown in enumerate((picture, _overlay(picture, t2i), _overlay(picture, i2i), other)):
-            canvas.paste(shown, GAP + column * step, y)
+            canvas.paste(shown, _GAP + column * step, y)
         lines = textwrap.wrap(caption, 34)
         lines = lines[:8] + ["..."] if len(lines) > 9 else lines
         canvas.write("\n".join(lines), text_at, y, letters)
@@ -130,7 +131,7 @@ def draw_attention(rows: list[tuple[Path, Path, str, np.ndarray, np.ndarray]], p
 
 
 def _overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A picture in grey under the colours of a map that is stretched over it."""
+    """Lay the colours of a map that is stretched over it upon a picture in grey."""
     height, width = picture.shape[:2]
     smooth = np.asarray(Image.fromarray(weights.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
     grey = picture.mean(axis=2, keepdims=True) * 0.75 + 45
@@ -139,7 +140,7 @@ def _overlay(picture: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def draw_similarities(title: str, table: pd.DataFrame, path: Path) -> None:
-    """Histogram of the similarities of pairs of the same person and of others, each in percent of its pairs.
+    """Draw a histogram of the similarities of pairs of one person and of two, each in percent of its pairs.
 
     Args:
         table: columns low, high (edges of a bin), matches, others (counts).
@@ -147,7 +148,7 @@ def draw_similarities(title: str, table: pd.DataFrame, path: Path) -> None:
     figure, axis = plt.subplots(figsize=PANEL, layout="constrained")
     edges = np.append(table["low"].to_numpy(), table["high"].to_numpy()[-1])
     middles = (edges[:-1] + edges[1:]) / 2
-    for name, label, colour, filled in (("others", "other people", RED, True), ("matches", "same person", COLOURS[0], False)):
+    for name, label, colour, filled in (("others", "other people", RED, True), ("matches", "same person", PALETTE[0], False)):
         counts = table[name].to_numpy()
         if not counts.any():
             continue
@@ -170,15 +171,15 @@ def draw_similarities(title: str, table: pd.DataFrame, path: Path) -> None:
 
 
 def project(features: np.ndarray, seed: int) -> np.ndarray:
-    """Features n x D in the plane, n x 2: PCA to 50 dimensions, then t-SNE from the first two. One thread: the same bytes again."""
-    with threadpool_limits(1):
+    """Project features n x D onto the plane, n x 2: PCA to 50 dimensions, then t-SNE from the first two, in one thread."""
+    with threadpool_limits(1):  # the same bytes again
         count = min(50, *features.shape)
         reduced = PCA(count, svd_solver="full").fit_transform(np.asarray(features, np.float64))
         return TSNE(2, init="pca", perplexity=min(30, (len(features) - 1) / 3), random_state=seed).fit_transform(reduced)
 
 
 def draw_projection(title: str, places: np.ndarray, pids: np.ndarray, path: Path) -> None:
-    """Features in the plane. The NUM_PEOPLE with most pictures have a colour and a shape of their own; the others are grey.
+    """Draw features in the plane. The people with most pictures have a colour and a shape of their own; the others are grey.
 
     Args:
         places: n x 2.
@@ -186,24 +187,24 @@ def draw_projection(title: str, places: np.ndarray, pids: np.ndarray, path: Path
     """
     people = pd.Series(pids[pids > 0]).value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable").index
     figure, axis = plt.subplots(figsize=(PANEL[0], PANEL[0]), layout="constrained")
-    grey = ~np.isin(pids, people[:NUM_PEOPLE])
+    grey = ~np.isin(pids, people[:_NUM_COLOURED])
     axis.scatter(*places[grey].T, s=9, color="#c4c4c4", linewidths=0)
-    for number, pid in enumerate(people[:NUM_PEOPLE]):
-        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS)]}
+    for number, pid in enumerate(people[:_NUM_COLOURED]):
+        style = {"color": PALETTE[number % len(PALETTE)], "marker": _MARKERS[number // len(PALETTE)]}
         axis.scatter(*places[pids == pid].T, s=34, edgecolors="black", linewidths=0.5, **style)
     axis.set(title=title, xticks=[], yticks=[])
     save_png(figure, path)
 
 
 def draw_agreement(table: pd.DataFrame, path: Path) -> None:
-    """How often the wrong person found first shares an attribute: a bar, and a mark where chance would end it.
+    """Draw how often the wrong person found first shares an attribute: a bar, and a mark where chance would end it.
 
     Args:
         table: as hpl.reports.breakdown.agreement returns it, with the names that are shown.
     """
     figure, axis = plt.subplots(figsize=(PANEL[0] + 1, 0.9 + 0.27 * len(table)), layout="constrained")
     places = np.arange(len(table))
-    axis.barh(places, table["shared"], color=COLOURS[0], height=0.68, label="wrong picture found first")
+    axis.barh(places, table["shared"], color=PALETTE[0], height=0.68, label="wrong picture found first")
     axis.scatter(
         table["chance"], places, marker="d", s=42, color="#e69f00", edgecolors="black", linewidths=0.7, label="chance", zorder=3
     )
@@ -215,7 +216,7 @@ def draw_agreement(table: pd.DataFrame, path: Path) -> None:
 
 
 def draw_confusion(counts: pd.DataFrame, asked: str, found: str, path: Path) -> None:
-    """A square of counts as a heat map of row percentages, with the counts written in."""
+    """Draw a square of counts as a heat map of row percentages, with the counts written in."""
     share = counts.to_numpy() / np.maximum(counts.sum(axis=1).to_numpy()[:, None], 1)
     side = 1.5 + 0.27 * len(counts)
     figure, axis = plt.subplots(figsize=(side, side - 0.1), layout="constrained")

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from scipy import stats
 
-from hpl.ablation.page import latex, sweep_text, table_text, write_ablation
+from hpl.ablation.page import sweep_text, table_text, write_ablation
 from hpl.ablation.tables import (
-    TABLES,
+    COMPARISONS,
     Difference,
     cells_of_other_parameters,
     deviation,
@@ -25,7 +25,7 @@ from hpl.ablation.tables import (
 )
 from hpl.config import Params, load_params
 from hpl.files import HplError, write_json
-from hpl.reports.content import html, markdown
+from hpl.reports.content import html, latex, markdown
 from tests.support.imports import ROOT
 from tests.support.reported import write_cells
 
@@ -66,7 +66,7 @@ def test_differences_without_spread_or_pairs() -> None:
 def test_the_table_has_every_row_with_mean_deviation_seeds_and_difference(folder: Path, params: Params) -> None:
     cells, missing = read_cells(folder, params.ablation)
     assert not missing and len(cells) == len(params.ablation.cells)
-    frame = table_frame(TABLES["table3"], cells)
+    frame = table_frame(COMPARISONS["table3"], cells)
     line = frame[(frame["row"] == "trt") & (frame["measure"] == "I2I mAP")].iloc[0]
     own = [cells["trt", seed]["metrics"]["i2i"]["mAP"] for seed in range(5)]
     above = [cells["baseline", seed]["metrics"]["i2i"]["mAP"] for seed in range(5)]
@@ -75,7 +75,7 @@ def test_the_table_has_every_row_with_mean_deviation_seeds_and_difference(folder
     assert line["difference_p"] == pytest.approx(stats.ttest_rel(own, above).pvalue)
     first = frame[frame["row"] == "baseline"]
     assert first["reference"].isna().all() and first["difference"].isna().all()
-    text = table_text(frame, cells, TABLES["table3"])
+    text = table_text(frame, cells, COMPARISONS["table3"])
     lines = markdown(text).splitlines()[2:]
     assert len({line.count("|") for line in lines}) == 1
     assert [row[0] for row in text.rows][:5] == ["baseline", "the paper†", "+ TRT", "difference", "p"]
@@ -84,16 +84,16 @@ def test_the_table_has_every_row_with_mean_deviation_seeds_and_difference(folder
 
 
 def test_rows_are_compared_with_the_right_row() -> None:
-    assert TABLES["table3"].reference == {"baseline": None, "trt": "baseline", "hpl": "trt", "hpl_cmpr": "hpl"}
-    assert TABLES["table4"].reference == {"trt": None, "text_guided": "trt", "vision_guided": "trt", "hpl": "trt"}
-    assert TABLES["figure1a"].reference == {
+    assert COMPARISONS["table3"].reference == {"baseline": None, "trt": "baseline", "hpl": "trt", "hpl_cmpr": "hpl"}
+    assert COMPARISONS["table4"].reference == {"trt": None, "text_guided": "trt", "vision_guided": "trt", "hpl": "trt"}
+    assert COMPARISONS["figure1a"].reference == {
         "baseline": None,
         "t2i_only": "baseline",
         "i2i_only": "baseline",
         "hpl_cmpr": "baseline",
     }
-    assert not TABLES["figure1a"].paper  # the paper prints no numbers of it
-    assert {row for table in TABLES.values() for row in table.labels} <= set(load_params(ROOT / "params.yaml").ablation.rows)
+    assert not COMPARISONS["figure1a"].paper  # the paper prints no numbers of it
+    assert {row for table in COMPARISONS.values() for row in table.labels} <= set(load_params(ROOT / "params.yaml").ablation.rows)
 
 
 def test_a_sweep_has_its_default_in_order_and_only_the_seeds_of_sweeps(folder: Path, params: Params) -> None:
@@ -116,7 +116,7 @@ def test_what_is_missing_or_of_older_changes_is_listed_and_not_used(folder: Path
     cells, missing = read_cells(folder, params.ablation)
     assert missing == ["trt, seed 3", "hpl, seed 1 (there is one of older changes: loss.prompt_reg: 9)"]
     assert sorted(values_of(cells, "trt", "T2I R1")) == [0, 1, 2, 4]
-    hpl = table_frame(TABLES["table3"], cells)
+    hpl = table_frame(COMPARISONS["table3"], cells)
     assert set(hpl.loc[hpl["row"] == "hpl", "difference_pairs"]) == {3}
     write_ablation(tmp_path / "out", folder, params)
     for page in ("README.md", "index.html"):
@@ -200,7 +200,7 @@ def test_two_writings_have_the_same_bytes(folder: Path, params: Params, tmp_path
 
 def test_latex_is_a_tabular_whose_lines_fit_its_columns(folder: Path, params: Params) -> None:
     cells, _ = read_cells(folder, params.ablation)
-    for table in TABLES.values():
+    for table in COMPARISONS.values():
         text = table_text(table_frame(table, cells), cells, table)
         lines = latex(text).splitlines()
         assert lines[0] == r"\begin{tabular}{@{}lrrrrrr@{}}" and lines[-1] == r"\end{tabular}"

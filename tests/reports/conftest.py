@@ -82,7 +82,6 @@ def evaluation(tables: Manifests, tmp_path_factory: pytest.TempPathFactory) -> P
         **{task: rng.random((2, 4, 2)).astype(np.float32) for task in ("t2i", "i2i")},
     )
     write_json(folder / "settings.json", {"rerank": False, "flip": True, "composed_weight": 0.5, "label": "..."})
-    write_json(folder / "histograms.json", {"colour_histogram": "RGB", "colour_histogram_middle": "HSV"})
     return folder
 
 

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from hpl.reports.breakdown import agreement, choose_queries, confusion, first_found, read_attributes, summarise
+from hpl.reports.breakdown import agreement, confusion, figures_by, first_found, pick_examples, read_attributes
 from hpl.reports.content import Figure, Table, html, markdown, plain
+from hpl.tasks import T2I
 
 SCORES = pd.DataFrame(
     {
@@ -21,18 +22,18 @@ SCORES = pd.DataFrame(
 
 
 def test_queries_are_chosen_by_rule() -> None:
-    chosen = choose_queries(SCORES, "caption_id", 2, seed=0)
+    chosen = pick_examples(SCORES, "caption_id", 2, seed=0)
     assert chosen["best"]["caption_id"].tolist() == [1, 3]  # the tie by the id, and no second query of person 1
     assert chosen["worst"]["caption_id"].tolist() == [4, 2]
     assert chosen["random"]["caption_id"].tolist() == [7]  # the skipped one is never shown
-    assert [len(rows) for rows in choose_queries(SCORES.head(2), "caption_id", 2, seed=0).values()] == [1, 0, 0]
+    assert [len(rows) for rows in pick_examples(SCORES.head(2), "caption_id", 2, seed=0).values()] == [1, 0, 0]
     rows = pd.DataFrame({"caption_id": range(40), "pid": range(40), "first_rank": 1, "ap": 0.5})
-    drawn = [choose_queries(rows, "caption_id", 3, seed)["random"]["caption_id"].tolist() for seed in (0, 0, 1)]
+    drawn = [pick_examples(rows, "caption_id", 3, seed)["random"]["caption_id"].tolist() for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_figures_by_camera() -> None:
-    table = summarise(SCORES, "camid")
+    table = figures_by(SCORES, "camid")
     assert table["num_queries"].tolist() == [2, 3, 1]
     assert table["rank1"].tolist() == pytest.approx([100, 100 / 3, 0])
     assert table["mAP"].tolist() == pytest.approx([100, 130 / 3, 50])
@@ -51,22 +52,22 @@ FOUND = pd.DataFrame({"caption_id": [10, 11, 12], "first_rank": [2, 1, 4], "ap":
 
 
 def test_who_is_found_first() -> None:
-    first = first_found(LISTS, FOUND, TABLES, "t2i")
+    first = first_found(LISTS, FOUND, TABLES, T2I)
     assert first[["asked", "found", "match"]].to_numpy().tolist() == [[0, 2, False], [2, 2, True], [3, 0, False]]
 
 
 def test_agreement_is_of_wrong_results_and_chance_of_other_people() -> None:
     """Wrong: red asked and found, by chance 1 of 3 others; blue asked and red found, by chance 1 of 4 others."""
-    table = agreement(first_found(LISTS, FOUND, TABLES, "t2i"), ATTRIBUTES, TABLES)
+    table = agreement(first_found(LISTS, FOUND, TABLES, T2I), ATTRIBUTES, TABLES)
     assert table.index.tolist() == ["top_colour", "hat"]  # most beyond chance first
     assert table.loc["top_colour"].tolist() == pytest.approx([50, 100 * (1 / 3 + 1 / 4) / 2, 2])
     assert table.loc["hat"].tolist() == [100, 100, 2]
-    right = first_found(LISTS, FOUND, TABLES, "t2i").query("match")
+    right = first_found(LISTS, FOUND, TABLES, T2I).query("match")
     assert agreement(right, ATTRIBUTES, TABLES).empty
 
 
 def test_confusion_counts_all_queries() -> None:
-    counts = confusion(first_found(LISTS, FOUND, TABLES, "t2i"), ATTRIBUTES, "top_colour")
+    counts = confusion(first_found(LISTS, FOUND, TABLES, T2I), ATTRIBUTES, "top_colour")
     assert counts.index.tolist() == counts.columns.tolist() == ["red", "blue"]
     assert counts.to_numpy().tolist() == [[2, 0], [1, 0]]
 

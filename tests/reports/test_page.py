@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpl.reports.page import other_tables, result_table
+from hpl.reports.content import markdown
+from hpl.reports.results import other_tables, task_tables
 from tests.support.reported import HOSTILE, baselines, figures, measured, write
 
 
@@ -37,7 +38,7 @@ def page(reports: Path) -> Page:
 
 
 def test_a_table_a_task_with_intervals_where_there_are_some() -> None:
-    t2i, i2i = result_table(measured(), baselines()).split("\n\n")
+    t2i, i2i = map(markdown, task_tables(measured(), baselines()))
     assert t2i.splitlines()[0] == "| T2I, percent | R1 | R5 | R10 | mAP | mINP | R-sum |"
     assert t2i.splitlines()[2:] == [
         "| HPL, trained | 50.00 (44.4-55.5) | 50.00 | 50.00 | 50.00 (43.0-57.0) | 50.00 | 150.00 (140.0-160.0) |",
@@ -46,13 +47,13 @@ def test_a_table_a_task_with_intervals_where_there_are_some() -> None:
     ]
     assert i2i.splitlines()[4] == "| colour histogram |" + " 9.50 |" * 5
     assert len({line.count("|") for line in i2i.splitlines()}) == 1
-    assert "T2I" not in result_table({"i2i": figures(1.0)}, baselines())
+    assert [table.header[0] for table in task_tables({"i2i": figures(1.0)}, baselines())] == ["I2I, percent"]
 
 
 def test_what_is_beyond_the_plain_protocol_is_labelled_at_every_figure() -> None:
     on = measured() | {"settings": {"rerank": 1, "flip": 1}}
-    rows = result_table(on, baselines()).splitlines() + [row[0] for table in other_tables(on, baselines()) for row in table.rows]
-    shown = [row for row in rows if re.match(r"\|? ?(HPL|same|MSMT)", row)]
+    tables = task_tables(on, baselines()) + other_tables(on, baselines())
+    shown = [row[0] for table in tables for row in table.rows if re.match("HPL|same|MSMT", row[0])]
     assert len(shown) == 6 and all(", re-ranked, with mirror images" in row for row in shown)
 
 
@@ -116,7 +117,7 @@ def test_the_short_form_has_the_main_figures_and_its_links_lead_somewhere(report
         f"figures/{name}.png" for name in ("rank_lists_t2i", "rank_lists_i2i", "attention", "contact_sheet", "curves_train")
     } <= {*links}
     assert all((reports / link).exists() for link in links if link != "data_audit.md")
-    assert result_table(measured(), baselines()) in text
+    assert all(markdown(table) in text for table in task_tables(measured(), baselines()))
 
 
 def test_validation_is_drawn_where_there_is_some(reports: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hpl.files import HplError
-from hpl.reports.pull_request import changes, compare, results_table
+from hpl.reports.pull_request import changes, render_comment, results_table
 from tests.support.imports import ROOT
 from tests.support.repository import git
 
@@ -48,8 +48,8 @@ def repository(tmp_path: Path) -> Path:
 def test_a_difference_is_judged_by_the_interval() -> None:
     lines = results_table({"t2i": OLD}, {"t2i": NEW}).splitlines()
     assert lines[2:] == [
-        "| T2I R1 | 50.00 | 52.00 (49.00 to 55.00) | ▲ +2.00, within the interval |",
-        "| T2I mAP | 40.00 | 38.00 (37.00 to 39.00) | ▼ \u22122.00, **beyond the interval** |",
+        "| T2I R1 | 50.00 | 52.00 (49.0-55.0) | ▲ +2.00, within the interval |",
+        "| T2I mAP | 40.00 | 38.00 (37.0-39.0) | ▼ \u22122.00, **beyond the interval** |",
     ]
     assert results_table({"t2i": NEW}, {"t2i": OLD}).splitlines()[2].endswith("▼ \u22122.00, within the interval |")
     assert results_table({"i2i": OLD}, {"i2i": OLD | {"rank1": 51.0}}).splitlines()[2:] == [
@@ -61,7 +61,7 @@ def test_a_difference_is_judged_by_the_interval() -> None:
 
 def test_no_difference_is_judged_on_another_test_set() -> None:
     text = results_table({"t2i": OLD}, {"t2i": NEW | {"num_queries": 514}, "i2i": {"rank1": 1.0, "num_queries": 3}})
-    assert "| T2I mAP | 40.00 | 38.00 (37.00 to 39.00) | ▼ \u22122.00 |" in text.splitlines() and "interval" not in text
+    assert "| T2I mAP | 40.00 | 38.00 (37.0-39.0) | ▼ \u22122.00 |" in text.splitlines() and "interval" not in text
     note = "`t2i`: the test set differs (num_queries was 520, is 514); the figures are not comparable as they stand."
     assert text.endswith(f"|\n\n{note}")
     assert "differs" not in results_table({"t2i": OLD}, {"t2i": NEW | {"num_queries": 520}})
@@ -87,7 +87,7 @@ def test_composed_queries_and_strangers_are_rows_of_the_table() -> None:
         "open_set": {"t2i": {"detection_rate": 13.0, "num_known": 8}, "i2i": {"detection_rate": 3.0}},
     }
     assert results_table(old, new).splitlines()[2:] == [
-        "| Composed R1 | 60.00 | 61.00 (60.50 to 62.00) | ▲ +1.00, **beyond the interval** |",
+        "| Composed R1 | 60.00 | 61.00 (60.5-62.0) | ▲ +1.00, **beyond the interval** |",
         "| Strangers T2I, found | 12.00 | 13.00 | ▲ +1.00 |",
         "| Strangers I2I, found | - | 3.00 | - |",
         "",
@@ -102,7 +102,7 @@ def test_changes_are_flat_and_tell_what_came_and_went() -> None:
 
 
 def test_the_comment_has_figures_parameters_and_pictures(repository: Path) -> None:
-    text = compare("main~1", repository)
+    text = render_comment("main~1", repository)
     assert text.startswith(f"### Against `main~1` ({git(repository, 'rev-parse', '--short', 'main~1')})\n")
     assert "| I2I mAP | - | 5.00 | - |" in text
     for line in (
@@ -114,16 +114,16 @@ def test_the_comment_has_figures_parameters_and_pictures(repository: Path) -> No
         assert line in text.splitlines(), text
     assert "`seed`" not in text and "_ci_" not in text
     assert text.count("![") == 1 and "![Loss curves](reports/figures/curves_train.png)" in text
-    assert "None changed" in compare("HEAD", repository)
+    assert "None changed" in render_comment("HEAD", repository)
 
 
 def test_what_data_and_machine_may_have_changed_is_said(repository: Path) -> None:
-    assert "Neither code nor parameters differ from `HEAD`" in compare("HEAD", repository)
-    assert "Neither code" not in compare("main~1", repository) and "95 % intervals over the test people" in compare(
+    assert "Neither code nor parameters differ from `HEAD`" in render_comment("HEAD", repository)
+    assert "Neither code" not in render_comment("main~1", repository) and "95 % intervals over the test people" in render_comment(
         "HEAD", repository
     )
     write(repository, {"t2i": OLD}, "seed: 0\nloss: {prompt_reg: 0.5}\ntasks: [t2i]\nsynthetic: {distractors: 500}\n")
-    text = compare("HEAD", repository)
+    text = render_comment("HEAD", repository)
     assert "Parameters of the data changed" in text and "within the" not in text and "**beyond" not in text
 
 
@@ -138,19 +138,19 @@ def test_what_data_and_machine_may_have_changed_is_said(repository: Path) -> Non
 def test_files_that_cannot_be_read_are_named(repository: Path, file: str, content: str, complaint: str) -> None:
     (repository / file).write_text(content)
     with pytest.raises(HplError, match=complaint):
-        compare("HEAD", repository)
+        render_comment("HEAD", repository)
     git(repository, "commit", "-qam", "broken")
     git(repository, "checkout", "-q", "HEAD~1", "--", file)
     with pytest.raises(HplError, match=complaint.replace(":", " of HEAD:", 1)):
-        compare("HEAD", repository)
+        render_comment("HEAD", repository)
 
 
 def test_on_github_pictures_are_linked_at_the_commit_that_holds_them(repository: Path) -> None:
     new, old = git(repository, "rev-parse", "HEAD"), git(repository, "rev-parse", "HEAD~1")
     link = f"(https://raw.githubusercontent.com/owner/name/{new}/reports/figures/curves_train.png)"
-    text = compare("main~1", repository, "owner/name", new)
+    text = render_comment("main~1", repository, "owner/name", new)
     assert link in text and f"Pictures as committed in {new[:7]}" in text
-    assert "![" not in (text := compare("main~1", repository, "owner/name", old)) and "Pictures as committed" not in text
+    assert "![" not in (text := render_comment("main~1", repository, "owner/name", old)) and "Pictures as committed" not in text
 
 
 def test_a_base_without_figures_is_said(repository: Path) -> None:
@@ -158,20 +158,20 @@ def test_a_base_without_figures_is_said(repository: Path) -> None:
     git(repository, "rm", "-rqf", ".")
     git(repository, "commit", "-qm", "empty", "--allow-empty")
     git(repository, "checkout", "-q", "main")
-    text = compare("empty", repository)
-    assert "`empty` holds no reports/metrics.json." in text and "| T2I R1 | - | 52.00 (49.00 to 55.00) | - |" in text
+    text = render_comment("empty", repository)
+    assert "`empty` holds no reports/metrics.json." in text and "| T2I R1 | - | 52.00 (49.0-55.0) | - |" in text
 
 
 def test_a_base_that_was_not_fetched_is_named(repository: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", "shallow")
     for base in ("origin/main~1", "origin/elsewhere"):
         with pytest.raises(HplError, match=f"{base}: git knows no such revision here"):
-            compare(base, tmp_path / "shallow")
-    assert "| T2I R1 |" in compare("origin/main", tmp_path / "shallow")
+            render_comment(base, tmp_path / "shallow")
+    assert "| T2I R1 |" in render_comment("origin/main", tmp_path / "shallow")
     outside = tmp_path / "outside"
     outside.mkdir()
     with pytest.raises(HplError, match="git knows no such revision"):
-        compare("main", outside)
+        render_comment("main", outside)
 
 
 def test_the_command_prints_it_or_one_error(repository: Path) -> None:
@@ -180,7 +180,7 @@ def test_the_command_prints_it_or_one_error(repository: Path) -> None:
     }
     command = [sys.executable, "-m", "hpl.reports.pull_request"]
     done = subprocess.run([*command, "main~1"], cwd=repository, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout == compare("main~1", repository)
+    assert done.returncode == 0 and done.stdout == render_comment("main~1", repository)
     done = subprocess.run([*command, "nowhere"], cwd=repository, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("error: nowhere:") and done.stderr.count("\n") == 1
 

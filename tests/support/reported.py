@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hpl.config import Ablation
+from hpl.config import Ablation, load_params
 from hpl.files import write_json
-from hpl.reports.page import write_report
+from hpl.reports.page import Sources, write_report
+from tests.support.imports import ROOT
 
 HOSTILE = (
     "<script>alert('x')</script> [a](javascript:alert(1)) & a \"red\" | $coat$ `x` \u7684 <img src=http://example.org/a.png>"
@@ -58,19 +59,22 @@ def write(folder: Path, tables_folder: Path, evaluation: Path, metrics: dict | N
     (curves / "train.csv").write_text(
         "epoch,sdm,cic,total,lr,val_t2i_mAP\n1,2,0,2,1e-5,\n2,1,0,1,1e-5,31.5\n3,0.5,0,0.5,1e-5,40.1\n"
     )
-    (curves / "pretrain.csv").write_text("epoch\n0\n")
+    for name in ("pretrain.csv", "construct_prompts.csv"):
+        (curves / name).write_text("epoch\n0\n")
     write_json(folder / "metrics.json", metrics or measured())
     write_json(folder / "baselines.json", baselines())
-    write_report(
-        folder / "reports",
-        tables_folder,
-        evaluation,
-        {"pretraining": curves / "pretrain.csv", "stage II": curves / "train.csv"},
-        folder / "metrics.json",
-        folder / "baselines.json",
-        {"Profile": "own <b>", "Trained on": "own"},
-        0,
+    write_json(folder / "floors" / "histograms.json", {"colour_histogram": "RGB", "colour_histogram_middle": "HSV"})
+    sources = Sources(
+        manifests=tables_folder,
+        evaluation=evaluation,
+        histograms=folder / "floors",
+        curves=curves,
+        metrics=folder / "metrics.json",
+        baselines=folder / "baselines.json",
     )
+    params = load_params(ROOT / "params.yaml")
+    own = params.model_copy(update={"profile": "own <b>", "profiles": {"own <b>": params.profiles["own"]}})
+    write_report(folder / "reports", sources, own)
     return folder / "reports"
 
 
