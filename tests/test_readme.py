@@ -27,12 +27,10 @@ PAPER = {
 
 
 def paragraphs(text: str) -> list[str]:
-    """Blocks between empty lines, outside code, tables, lists, headings, pictures and what a stage wrote."""
-    for start, end in MARKS.values():
-        text = re.sub(f"{re.escape(start)}.*?{re.escape(end)}", "", text, flags=re.S)
+    """Blocks between empty lines, without code, tables, lists, headings, pictures and comments."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    blocks = [block.strip() for block in re.split(r"\n\s*\n", text)]
-    return [block for block in blocks if block and not block.startswith(("|", "#", "- ", "* ", "!["))]
+    text = re.sub(r"^(\||#|- |\* |!\[|<!--).*\n", "\n", text, flags=re.M)
+    return [block.strip() for block in re.split(r"\n\s*\n", text) if block.strip()]
 
 
 def commands() -> list[list[str]]:
