@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation.py [--sizes market msmt17] [--width 512]
 
-The features are drawn: a direction for each person plus noise, so that mAP is neither 0 nor 100. Product, sort and scoring take turns, block
-by block, in one run, so that whatever else the machine does weighs on all alike. The sort (an argsort of each row, from which everything else would follow)
-is run on a few queries of each block and its time scaled to all. Memory is what numpy and Python hold beyond the features, at its peak, in a run of
-its own.
+The features are drawn: a direction for each person plus noise, so that mAP is neither 0 nor 100. Product, sort and scoring take
+turns, block by block, in one run, so that whatever else the machine does weighs on all alike. The sort (an argsort of each row,
+from which everything else would follow) is run on a few queries of each block and its time scaled to all. Memory is what numpy
+and Python hold beyond the features, at its peak, in a run of its own.
 """
 
 import argparse

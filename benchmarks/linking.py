@@ -3,8 +3,8 @@
     python benchmarks/linking.py                     # pictures of the bundled renderer
     python benchmarks/linking.py --folder pictures/  # one's own: any folder of distinct pictures
 
-Set A holds three quarters of the pictures. Set B holds changed copies of a third of them, each changed in one of the ways below, and the
-last quarter, which A does not have. Whoever links two different pictures is wrong, also when they show the same person.
+Set A holds three quarters of the pictures. Set B holds changed copies of a third of them, each changed in one of the ways below,
+and the last quarter, which A does not have. Whoever links two different pictures is wrong, also when they show the same person.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from hpl.config import load_params
 from hpl.manifests.pictures import decode_bytes
-from hpl.readers.decoding import examine_picture
+from hpl.readers.decoding import picture_facts
 from hpl.readers.links import find_links
 from hpl.synthetic import synthesize
 
@@ -85,7 +85,7 @@ def measure(files: list[Path], min_candidate: float, min_correlation: float, see
     rows, fingerprints, truth = [], [], {}
 
     def add(dataset: str, data: bytes, place: str) -> int:
-        facts = examine_picture(data, place, None)
+        facts = picture_facts(data, place, None)
         rows.append((dataset, facts.sha256))
         fingerprints.append(facts.fingerprint_HW3)
         return len(rows) - 1

@@ -2,10 +2,10 @@
 
     python benchmarks/preprocess.py                # 126,441 pictures, about 15 GB of temporary disk
     python benchmarks/preprocess.py --scale 0.05   # a twentieth of it
-    python benchmarks/preprocess.py --no-pack      # without decoded copies of the training pictures (preprocess.pack_pictures: false)
+    python benchmarks/preprocess.py --no-pack      # without decoded copies of the training pictures (pack_pictures: false)
 
-The pictures are noise on smooth colour in MSMT17's layout and numbers (V1), none like another. Memory is the sum over all processes of their
-proportional set size (pages that several share count once), looked at five times a second.
+The pictures are noise on smooth colour in MSMT17's layout and numbers (V1), none like another. Memory is the sum over all
+processes of their proportional set size (pages that several share count once), looked at five times a second.
 """
 
 import argparse

@@ -4,8 +4,8 @@
     python benchmarks/stage_one.py --profile paper-cuhk-market --batch 16
 
 Random weights at the profile's shapes (open_clip's configuration of the named model; nothing is downloaded), random pictures, and
-captions of 25 words. Both sides do the same arithmetic after the towers, with the same prompts cut at their end; steps alternate, and
-the ratio is of the medians. The cached side includes reading the cache from disk (page cache warm).
+captions of 25 words. Both sides do the same arithmetic after the towers, with the same prompts cut at their end; steps alternate,
+and the ratio is of the medians. The cached side includes reading the cache from disk (page cache warm).
 """
 
 import argparse
@@ -32,7 +32,9 @@ from hpl.prompts.parts import PromptParts
 from hpl.prompts.template import PromptEncoder
 from hpl.runtime.device import prepare_device
 
-WORDS = "a man in red jacket and blue jeans walks past the shop with his black bag while talking on the phone near some parked cars".split()
+WORDS = (
+    "a man in red jacket and blue jeans walks past the shop with his black bag while talking on the phone near some parked cars"
+).split()
 
 
 class Pictures:
@@ -112,7 +114,8 @@ def main() -> None:
     print(f"{args.profile} on {device}, {args.threads} threads, batch {args.batch}, {args.steps} steps")
     print(f"from the cache {cached:.3f} s a step, with the towers {towers:.3f} s a step: {towers / cached:.2f} times as fast")
     print(
-        f"cache: {size / args.batch / 1024:.1f} KiB a picture, {size_text / args.batch / 1024:.1f} KiB a caption of {len(WORDS)} words"
+        f"cache: {size / args.batch / 1024:.1f} KiB a picture, "
+        f"{size_text / args.batch / 1024:.1f} KiB a caption of {len(WORDS)} words"
     )
 
 

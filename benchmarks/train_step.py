@@ -4,13 +4,14 @@
     python benchmarks/train_step.py --profile paper-cuhk-market --device cuda --compile --checkpointing --micro-batch 32
     python benchmarks/train_step.py --profile paper-cuhk-market --batch 8 --steps 3
 
-Random weights at the profile's shapes (nothing is downloaded), random pictures, captions of 15 to 60 tokens, 1,000 identities unless said otherwise.
-`plain` is the same model in fp32 with torch's default Adam, every caption padded to the context length and every block computed whole; `ours` is
-the step as stage II takes it (fused Adam, captions cut at the longest of the batch, last blocks for what is read of them), `ours, bf16` the same
-under autocast. The options add ways, in bf16 on a GPU and else in fp32. All alternate in one run, and a figure is the median. With one CPU thread
-it is seconds of that thread's work, to which other programs add little. Arithmetic is counted by torch's own counter over forward and backward,
-without what is computed twice; the device's matmul rate is the best of three square products in the same run. A loss's share is its forward and
-backward to the features, by itself. Pictures are those that one worker reads from packed arrays and augments.
+Random weights at the profile's shapes (nothing is downloaded), random pictures, captions of 15 to 60 tokens, 1,000 identities
+unless said otherwise. `plain` is the same model in fp32 with torch's default Adam, every caption padded to the context length and
+every block computed whole; `ours` is the step as stage II takes it (fused Adam, captions cut at the longest of the batch, last
+blocks for what is read of them), `ours, bf16` the same under autocast. The options add ways, in bf16 on a GPU and else in fp32.
+All alternate in one run, and a figure is the median. With one CPU thread it is seconds of that thread's work, to which other
+programs add little. Arithmetic is counted by torch's own counter over forward and backward, without what is computed twice; the
+device's matmul rate is the best of three square products in the same run. A loss's share is its forward and backward to the
+features, by itself. Pictures are those that one worker reads from packed arrays and augments.
 """
 
 import argparse
@@ -227,7 +228,8 @@ def main() -> None:
     flops, whole_flops = counter.get_total_flops(), counter_whole.get_total_flops()
     rates = {dtype: max(matmul_rate(device, dtype) for _ in range(3)) for dtype in (torch.float32, torch.bfloat16)}
     print(
-        f"{options.profile}, {count} pairs + {count} pictures of {size[0]} x {size[1]}, {device}, {torch.get_num_threads()} threads"
+        f"{options.profile}, {count} pairs + {count} pictures of {size[0]} x {size[1]}, "
+        f"{device}, {torch.get_num_threads()} threads"
     )
     print(f"{flops / 2 / count / 1e9:.2f} GFLOP a sample, plain {whole_flops / 2 / count / 1e9:.2f};", end=" ")
     print(f"matmul {rates[torch.float32] / 1e9:.0f} GFLOP/s in fp32, {rates[torch.bfloat16] / 1e9:.0f} in bf16")

@@ -30,7 +30,7 @@ def output_folder(path: Path) -> Iterator[Path]:
 
 
 def kept_folder(name: str) -> Path:
-    """Where work that may be used again is kept, outside all outputs and git: `.resume/<name>` of the project that DVC runs."""
+    """Name the folder of work that may be used again, outside all outputs and git: `.resume/<name>` of DVC's project."""
     return Path(os.environ.get("DVC_ROOT", ".")) / ".resume" / name
 
 

@@ -10,10 +10,7 @@ from hpl.readers.build import build_manifests
 
 def main() -> None:
     raw, manifests, packed = map(Path, sys.argv[1:])
-    params = load_params()
-    store = kept_folder("preprocess")
-    active, workers = params.active, params.worker_processes
-    build_manifests(raw, active.data, active.input, params.preprocess, workers, manifests, packed, store)
+    build_manifests(raw, load_params(), manifests, packed, kept_folder("preprocess"))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,8 @@ def duke(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def msmt17(tmp_path: Path) -> Path:
-    """A miniature MSMT17 V1: person 0 of training is not person 0 of test; Windows line ends and a byte order mark in one list."""
+    """A miniature MSMT17 V1: person 0 of training is not person 0 of test; Windows line ends and a byte order mark in one
+    list."""
     root = tmp_path / "MSMT17_V1"
     lists = {
         "list_train.txt": ("train", ["0000/0000_000_01_0303morning_0015_0.jpg 0", "0001/0001_000_02_0303noon_0001_0.jpg 1"]),

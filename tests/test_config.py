@@ -32,8 +32,9 @@ ONE_KEY_A_SECTION = {
     "train.epochs": 9,
     "evaluate.rank_list_length": 5,
 }
-# The resolved values of each profile, and of all that is no profile. An edit of params.yaml changes the digests of those it reaches,
-# the profiles that take over the edited key among them: if they are the ones you mean, take the new digests from the failing test.
+# The resolved values of each profile, and of all that is no profile. An edit of params.yaml changes the digests of those it
+# reaches, the profiles that take over the edited key among them: if they are the ones you mean, take the new digests from the
+# failing test.
 DIGESTS = {
     "bundled": "0e0cce2cacad",
     "paper-cuhk-market": "f8f22e7e442b",
@@ -225,7 +226,8 @@ def test_changes_on_the_command_line_are_checked_like_the_file() -> None:
 
 
 def test_no_section_is_the_same_object_in_two_profiles() -> None:
-    """DVC would let `-S` on one profile change another, or be lost. `<<` copies a section's keys, `*` alone is the object itself."""
+    """DVC would let `-S` on one profile change another, or be lost. `<<` copies a section's keys, `*` alone is the object
+    itself."""
     sections = [section for profile in YAML().load(PARAMS)["profiles"].values() for section in profile.values()]
     assert len({id(section) for section in sections}) == len(sections) == len(PROFILES) * len(Profile.model_fields)
 

@@ -1,6 +1,7 @@
-"""Picture files -> RGB pixels, and pixels of the training size. Content decides, not the suffix; whatever is wrong with a file is said in one HplError.
+"""Picture files -> RGB pixels, and pixels of the training size.
 
-Plain JPEG goes through simplejpeg (libjpeg-turbo, less than half of Pillow's time, the same pixels), all else through Pillow.
+Content decides, not the suffix; what is wrong with a file is said in one HplError. Plain JPEG goes through simplejpeg, the rest
+through Pillow. At 384 x 128 simplejpeg takes 0.26 ms, torchvision.io 0.33 ms (and torch), Pillow 0.53 ms, for the same pixels.
 """
 
 import io
@@ -13,24 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hpl.files import HplError
 
 MAX_PIXELS = 50_000_000
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not those that start other programs, as EPS does
-JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how the files start
-BAD_FILE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error)
-ORIENTATION = 0x0112  # the EXIF tag
-UPRIGHT = {  # its value -> what stands the picture up
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # not those that start other programs, as EPS does
+_JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # how the files start
+_BAD_FILE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error)
 
 
 def decode_picture(path: Path | str) -> np.ndarray:
@@ -39,7 +30,7 @@ def decode_picture(path: Path | str) -> np.ndarray:
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """The content of a file. HplError names it if it is missing, a link to nothing, or cannot be read."""
+    """Read a picture file whole. HplError names it if it is missing, a link to nothing, or cannot be read."""
     try:
         if not os.path.isfile(path):  # a folder, or a pipe that would never end
             raise FileNotFoundError
@@ -64,7 +55,7 @@ def decode_bytes(data: bytes, place: str) -> np.ndarray:
     """
     if not data:
         raise HplError(f"{place}: empty file (0 bytes); expected JPEG or PNG")
-    if data.startswith(JPEG):
+    if data.startswith(_JPEG):
         size, colours, metadata = _jpeg_header(data)
         _check_size(size, place)
         if colours:
@@ -76,29 +67,27 @@ def decode_bytes(data: bytes, place: str) -> np.ndarray:
                 if "premature end" in str(error).lower():  # pixels are missing, which Pillow passes if the end mark is there
                     raise HplError(f"{place}: damaged picture ({error}); expected a complete JPEG or PNG") from None
                 # else Pillow decides: it lets stray bytes between segments pass
-    elif data.startswith(PNG) and len(data) >= 24:
+    elif data.startswith(_PNG) and len(data) >= 24:
         _check_size(struct.unpack(">2I", data[16:24]), place)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, on pictures that it opens nevertheless
             return _decode_by_pillow(data, place)
     except UnidentifiedImageError:
-        if data.startswith((JPEG, PNG)):
+        if data.startswith((_JPEG, _PNG)):
             raise HplError(f"{place}: damaged picture (unreadable header); expected a complete JPEG or PNG") from None
         raise HplError(f"{place}: not a picture ({len(data)} bytes); expected JPEG or PNG") from None
     except Image.DecompressionBombError as error:
         raise HplError(f"{place}: picture of too many pixels; expected at most {MAX_PIXELS} ({error})") from None
-    except BAD_FILE as error:
+    except _BAD_FILE as error:
         raise HplError(f"{place}: damaged picture ({error}); expected a complete JPEG or PNG") from None
 
 
 def _decode_by_pillow(data: bytes, place: str) -> np.ndarray:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
         _check_size(picture.size, place)
         picture.load()
-        upright = UPRIGHT.get(_orientation(picture))
-        if upright is not None:
-            picture = picture.transpose(upright)
+        _stand_up(picture)
         if picture.mode == "F":
             raise HplError(f"{place}: picture of floating-point values; expected 8 or 16 bits")
         if picture.mode.startswith("I"):
@@ -107,12 +96,14 @@ def _decode_by_pillow(data: bytes, place: str) -> np.ndarray:
         return np.array(picture.convert("RGB"))
 
 
-def _orientation(picture: Image.Image) -> object:
-    """The EXIF orientation, 1 where there is none or it cannot be read."""
+def _stand_up(picture: Image.Image) -> None:
+    """Turn a loaded picture as its EXIF or XMP says, where that can be read."""
     try:
-        return picture.getexif().get(ORIENTATION, 1)
-    except BAD_FILE:
-        return 1
+        picture.getexif()
+    except _BAD_FILE:
+        return
+    picture.info.clear()  # else Pillow would write the other tags anew, which fails if they are damaged
+    ImageOps.exif_transpose(picture, in_place=True)
 
 
 def _check_size(size: tuple[int, int] | None, place: str) -> None:
@@ -121,17 +112,21 @@ def _check_size(size: tuple[int, int] | None, place: str) -> None:
 
 
 def _stood_up(pixels_HW3: np.ndarray, data: bytes) -> np.ndarray:
-    """Pixels of a JPEG turned as its metadata says."""
+    """Turn the pixels of a JPEG as its metadata says."""
+    decoded = Image.fromarray(pixels_HW3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as picture:
-            upright = UPRIGHT.get(_orientation(picture))
-    return pixels_HW3 if upright is None else np.array(Image.fromarray(pixels_HW3).transpose(upright))
+            decoded.info = picture.info
+        _stand_up(decoded)
+    return np.array(decoded)
 
 
 def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, str, bool]:
-    """(width, height) of a JPEG, None if that is not found; its colours as simplejpeg calls them, "" if it is of no usual kind; whether
-    there is EXIF or XMP, which may turn the picture."""
+    """Read (width, height) of a JPEG, its colours and whether there is EXIF or XMP, which may turn the picture.
+
+    The size is None if it is not found; the colours are as simplejpeg calls them, "" if they are of no usual kind.
+    """
     at, metadata = 2, False
     while at + 10 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -149,12 +144,12 @@ def _jpeg_header(data: bytes) -> tuple[tuple[int, int] | None, str, bool]:
 
 
 def resize_picture(pixels_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pillow's bicubic, antialiased resize (CLIP's own). Takes and returns uint8; the result is 3 x height x width."""
+    """Resize by Pillow's antialiased bicubic filter (CLIP's own). Takes and returns uint8; the result is 3 x height x width."""
     return np.asarray(Image.fromarray(pixels_HW3).resize((width, height), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
 
 
 def read_pictures(paths: Sequence[Path | str], height: int, width: int) -> np.ndarray:
-    """Decode and resize picture files. Returns uint8, len(paths) x 3 x height x width. HplError names a file that is no picture."""
+    """Decode and resize picture files to uint8, len(paths) x 3 x height x width. HplError names a file that is no picture."""
     pictures = np.empty((len(paths), 3, height, width), np.uint8)
     for picture, path in zip(pictures, paths, strict=True):
         picture[:] = resize_picture(decode_picture(path), height, width)

@@ -9,7 +9,7 @@ from hpl.files import HplError
 
 
 class ShardWriter:
-    """Append rows to `<folder>/<name>-00000.npy`, ...; each file holds at most `shard_rows` rows. Use as a context manager."""
+    """Writer of rows to `<folder>/<name>-00000.npy`, ..., of at most `shard_rows` rows each; a context manager."""
 
     def __init__(self, folder: Path, name: str, shard_rows: int) -> None:
         self.folder, self.name, self.shard_rows = Path(folder), name, shard_rows

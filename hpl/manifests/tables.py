@@ -1,11 +1,11 @@
-"""The manifests as every later stage reads them.
+"""The tables as preprocess fills them and every later stage reads them.
 
 Schema of images.parquet, sorted by (dataset, path); a row's number is its `image_id`:
     image_id int64; dataset, path (relative to the data set's folder); split (pretrain | train | val | test: the set's own); role
-    (pretrain | train | val | query | gallery | dropped | unused: what the pipeline uses it for); pid int64 (one label a person across sets
-    from 1; 0 distractor, -1 junk); source_pid int64 and person (the set's own number and name of the person; "" for junk and distractors);
-    camid int64 (-1 unknown); width and height (pixels); file_sha256, sha256 (of the decoded RGB pixels); pack_row int64 (row in the packed
-    pictures, -1 for a picture that is read from its file, as test pictures always are).
+    (pretrain | train | val | query | gallery | dropped | unused: what the pipeline uses it for); pid int64 (one label a person,
+    across sets, from 1; 0 distractor, -1 junk); source_pid int64 and person (the set's own number and name of the person; "" for
+    junk and distractors); camid int64 (-1 unknown); width and height (pixels); file_sha256, sha256 (of the decoded RGB pixels);
+    pack_row int64 (row in the packed pictures, -1 for a picture that is read from its file, as test pictures always are).
 Schema of captions.parquet, sorted by (image_id, position): caption_id, image_id int64, caption.
 links.parquet: left, right (image_id, left < right), kind (exact | perceptual), correlation: pictures that show the same shot.
 datasets.json lists, in the order of params.yaml, each set's name, folder, format, version, what it is used for and
@@ -14,11 +14,13 @@ which tasks it serves and can be scored for. Strings stay in Arrow's memory.
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hpl.files import HplError, read_json
 
-TABLES = ("images.parquet", "captions.parquet", "datasets.json")
+_FILES = ("images.parquet", "captions.parquet", "datasets.json")
+_QUERY_STREAM = 2  # of random numbers; 0 and 1 are those of hpl/readers/splits.py
 
 
 class Manifests:
@@ -26,7 +28,7 @@ class Manifests:
 
     def __init__(self, folder: Path) -> None:
         folder = Path(folder)
-        for name in TABLES:
+        for name in _FILES:
             if not (folder / name).is_file():
                 raise HplError(f"{folder / name}: file not found; run the preprocess stage")
         self.images = pd.read_parquet(folder / "images.parquet").set_index("image_id", drop=False)
@@ -36,10 +38,47 @@ class Manifests:
         self.datasets = {account["name"]: account for account in read_json(folder / "datasets.json")}
 
     def files(self, images: pd.DataFrame) -> list[Path]:
-        """Where the pictures of some rows of `images` lie."""
+        """Locate the pictures of some rows of `images`."""
         return [Path(self.datasets[name]["folder"]) / path for name, path in zip(images["dataset"], images["path"], strict=True)]
 
     def serving(self, task: str, use: str) -> list[str]:
-        """Names of the data sets that serve a task (t2i | i2i) and are used for something (train | test), in the order of params.yaml."""
+        """Name the data sets that serve a task (t2i | i2i) and are used for train or test, in the order of params.yaml."""
         key = "scored" if use == "test" else "tasks"
         return [name for name, account in self.datasets.items() if task in account[key] and use in account["use"]]
+
+
+def choose_queries(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Make each test picture without a role a query or a gallery picture.
+
+    With cameras one picture of each person and camera is drawn, without cameras one of each person. It becomes a query if the
+    gallery keeps a picture of that person, from another camera if there are cameras.
+
+    Args:
+        pictures: of one set: columns path (unique), person, split, role, anonymous, camid, given for all pictures or for none.
+    """
+    camid, person = pictures["camid"].to_numpy(), pictures["person"].to_numpy(object)
+    has_cameras = bool((camid >= 0).any())
+    role = pictures["role"].to_numpy(object, copy=True)
+    in_test = (pictures["split"] == "test").to_numpy(bool)
+    named = ~pictures["anonymous"].to_numpy(bool)
+    unknown = in_test & (role == "")
+    role[unknown] = "gallery"
+
+    candidates = np.flatnonzero(unknown & named)
+    candidates = candidates[np.argsort(pictures["path"].to_numpy(object)[candidates])]
+    drawn: dict[tuple, int] = {}
+    for row in np.random.default_rng([seed, _QUERY_STREAM]).permutation(candidates):
+        drawn.setdefault((person[row], camid[row]), row)
+    role[list(drawn.values())] = "query"
+
+    cameras_left: dict[str, set[int]] = {}  # of each person in the gallery
+    for row in np.flatnonzero(in_test & named & (role == "gallery")):
+        cameras_left.setdefault(person[row], set()).add(camid[row])
+    for (who, camera), row in drawn.items():
+        if who not in cameras_left:  # every picture of the person was drawn: the first stays
+            cameras_left[who] = {camera}
+            role[row] = "gallery"
+    for (who, camera), row in drawn.items():
+        if has_cameras and cameras_left[who] == {camera}:
+            role[row] = "gallery"
+    return pictures.assign(role=role)

@@ -2,13 +2,15 @@
 
 import pandas as pd
 
-SHOWN = 20  # examples kept of each kind
+from hpl.tasks import T2I
+
+_NUM_EXAMPLES = 20  # examples kept of each kind
 
 
 def audit(
     pictures: pd.DataFrame, captions: pd.DataFrame, links: pd.DataFrame, skipped: pd.DataFrame, datasets: dict[str, dict]
 ) -> dict:
-    """The content of audit.json.
+    """Make the content of audit.json.
 
     Args:
         pictures: rows of images.parquet and `anonymous`, after links were followed.
@@ -30,7 +32,7 @@ def audit(
                 **{key: account[key] for key in ("folder", "format", "version", "use", "tasks", "mismatches", "notes")},
                 "counts": _counts(pictures[pictures["dataset"] == name], captions),
                 "cameras_a_person": _cameras(named[named["dataset"] == name]),
-                "captions": _captions(named[named["dataset"] == name], captions, "t2i" in account["tasks"]),
+                "captions": _captions(named[named["dataset"] == name], captions, T2I.name in account["tasks"]),
                 "duplicates": _duplicates(pictures[pictures["dataset"] == name], place),
             }
             for name, account in datasets.items()
@@ -56,7 +58,7 @@ def audit(
 
 
 def _counts(pictures: pd.DataFrame, captions: pd.DataFrame) -> dict:
-    """People, pictures and captions for each split and role."""
+    """Count people, pictures and captions for each split and role."""
     per_picture = captions.groupby("image_id").size()
     counts: dict = {}
     for (split, role), rows in pictures.groupby(["split", "role"], sort=True):
@@ -75,7 +77,7 @@ def _counts(pictures: pd.DataFrame, captions: pd.DataFrame) -> dict:
 
 
 def _cameras(named: pd.DataFrame) -> dict:
-    """How many cameras there are, and how many people were seen by 1, 2, ... of them; empty where cameras are not known."""
+    """Count cameras, and the people who were seen by 1, 2, ... of them; empty where cameras are not known."""
     known = named[named["camid"] >= 0]
     if known.empty:
         return {}
@@ -84,7 +86,7 @@ def _cameras(named: pd.DataFrame) -> dict:
 
 
 def _captions(named: pd.DataFrame, captions: pd.DataFrame, expected: bool) -> dict:
-    """Pictures without a caption, and captions that stand under several people; empty for a set that has none by nature."""
+    """Count pictures without a caption, and captions of several people; empty for a set that has none by nature."""
     own = captions.merge(named[["image_id", "person"]], on="image_id")
     if not expected:
         return {}
@@ -96,18 +98,18 @@ def _captions(named: pd.DataFrame, captions: pd.DataFrame, expected: bool) -> di
         "shared_by_several_people": {
             "sentences": len(shared),
             "captions": int(own["caption"].isin(shared.index).sum()),
-            "examples": [{"caption": caption, "people": int(count)} for caption, count in shared.head(SHOWN).items()],
+            "examples": [{"caption": caption, "people": int(count)} for caption, count in shared.head(_NUM_EXAMPLES).items()],
         },
     }
 
 
 def _duplicates(pictures: pd.DataFrame, place: pd.Series) -> dict:
-    """Pictures that stand in a set once more, pixel for pixel, each compared with the first of its kind."""
+    """Count pictures that stand in a set once more, pixel for pixel, each compared with the first of its kind."""
     again = pictures[pictures.duplicated("sha256", keep=False)]
     first = again.groupby("sha256", sort=False)[["image_id", "person", "split"]].transform("first")
     again, first = again[again["image_id"] != first["image_id"]], first[again["image_id"] != first["image_id"]]
     people, splits = again["person"] != first["person"], again["split"] != first["split"]
-    shown = again.index[people | splits][:SHOWN]
+    shown = again.index[people | splits][:_NUM_EXAMPLES]
     return {
         "pictures": len(again),
         "under_another_person": int(people.sum()),

@@ -1,6 +1,6 @@
-"""The preprocess stage: data sets of any format -> one picture table, one caption table, packed pictures and an account of all of it.
+"""The preprocess stage: data sets of any format -> a table of pictures, one of captions, packed pictures, and an account of all.
 
-The schema of the tables stands in hpl/manifests/tables.py; audit.json and links.parquet tell what was read, linked, skipped and dropped.
+The schema of the tables stands in hpl/manifests/tables.py; audit.json and links.parquet tell what was read, linked and dropped.
 """
 
 import os
@@ -12,21 +12,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hpl.config import Data, DataSet, Input, Preprocess
+from hpl.config import Data, DataSet, Params, Preprocess
 from hpl.files import HplError, output_folder, write_json
 from hpl.manifests.shards import ShardWriter
+from hpl.manifests.tables import choose_queries
 from hpl.readers.audit import audit
 from hpl.readers.caption_sets import read_cuhk_pedes, read_icfg_pedes, read_rstpreid
-from hpl.readers.decoding import Store, examine_pictures, recipe, take
+from hpl.readers.decoding import Store, fill_store, recipe, take
 from hpl.readers.links import find_links
 from hpl.readers.official import count_mismatches, count_records
 from hpl.readers.own_data import read_folders, read_table
 from hpl.readers.picture_sets import read_dukemtmc_reid, read_market1501, read_msmt17
 from hpl.readers.records import PictureRecord, Reading
-from hpl.readers.splits import check_cameras, choose_queries, complete_splits, hold_out_validation
+from hpl.readers.splits import check_cameras, complete_splits, hold_out_validation
 from hpl.readers.unify import unify_identities
+from hpl.tasks import I2I, T2I
 
-READERS: dict[str, Callable[[Path], Reading]] = {
+READERS: dict[str, Callable[..., Reading]] = {  # by config.Format; called with the set's folder
     "cuhk-pedes": read_cuhk_pedes,
     "icfg-pedes": read_icfg_pedes,
     "rstpreid": read_rstpreid,
@@ -34,68 +36,103 @@ READERS: dict[str, Callable[[Path], Reading]] = {
     "msmt17": read_msmt17,
     "dukemtmc-reid": read_dukemtmc_reid,
     "table": read_table,
-}  # and "folders", whose reader takes an option
-BLOCK = 1024  # pictures copied at a time
-PACK_ROWS = 1024  # pictures a shard of the packed array
-RECORDS = 8192  # records turned into columns at a time
-SHOWN = 10  # bad pictures that an error names
-COLUMNS = ["path", "split", "role", "person", "source_pid", "camid", "anonymous", "number"]
+    "folders": read_folders,
+}
+_SHARD_ROWS = 1024  # pictures a shard of the packed array, copied at a time
+_RECORD_BLOCK = 8192  # records turned into columns at a time
+_NUM_NAMED = 10  # bad pictures that an error names
+_RECORD_COLUMNS = ["path", "split", "role", "person", "source_pid", "camid", "anonymous", "number"]
 
 
-def build_manifests(
-    raw: Path, data: Data, size: Input, options: Preprocess, num_workers: int, manifests: Path, packed: Path, store: Path
-) -> None:
+def build_manifests(raw: Path, params: Params, manifests: Path, packed: Path, kept: Path) -> None:
     """Read, check, link and pack the data sets of a profile.
 
     Args:
         raw: the folder that holds each data set's folder.
         manifests, packed: the two output folders, written whole or not at all.
-        store: a folder that keeps what was decoded, for the next run; it changes no output.
+        kept: a folder that keeps what was decoded, for the next run; it changes no output.
 
     Raises:
         HplError: names the file or record that is wrong.
     """
-    tables, sentences, datasets = [], [], {}
+    data, options, size = params.active.data, params.preprocess, (params.active.input.height, params.active.input.width)
+    pictures, captions, accounts = _read_datasets(raw, data, options)
+    store = Store(kept / recipe(size))
+    pictures, digests, skipped = _decode(pictures, accounts, store, params)
+    pictures = pd.concat([choose_queries(rows, options.split_seed) for _, rows in pictures.groupby("dataset", sort=True)])
+    pictures = _add_facts(pictures, store.rows(digests))
+    pictures, links = _link_people(pictures, accounts, store, data, options)
+    if any("train" in source.use for source in data.datasets) and not (pictures["role"] == "train").any():
+        raise HplError(f"{raw}: no picture is left to train on, for every person of the training splits is in a test split too")
+    captions = captions.merge(pictures[["dataset", "path", "image_id"]], on=["dataset", "path"])
+    captions = captions.sort_values("image_id", kind="stable", ignore_index=True)
+    captions.insert(0, "caption_id", np.arange(len(captions)))
+    for name, account in accounts.items():
+        account["scored"] = _scored_tasks(name, account, pictures[pictures["dataset"] == name], captions)
+    with output_folder(packed) as packed_partial, output_folder(manifests) as partial:
+        _pack(pictures, store, packed_partial)
+        _write_tables(pictures, captions, links, accounts, partial)
+        write_json(partial / "audit.json", audit(pictures, captions, links, skipped, accounts))
+    for name, account in accounts.items():
+        for text in [*account["mismatches"], *account["notes"]]:
+            print(f"{name}: {text}", file=sys.stderr)
+    for row in skipped.itertuples():
+        print(f"skipped: {row.fault}", file=sys.stderr)
+
+
+def _read_datasets(raw: Path, data: Data, options: Preprocess) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict]]:
+    """Read all data sets: pictures, sorted by dataset and path; captions; and the account of each set by its name."""
+    tables, sentences, accounts = [], [], {}
     for source in data.datasets:
-        pictures, captions, account = read_dataset(raw / source.folder, source, options)
-        datasets[source.label] = account
+        pictures, captions, accounts[source.label] = read_dataset(raw / source.folder, source, options)
         tables.append(pictures.assign(dataset=source.label))
         sentences.append(captions.assign(dataset=source.label))
-    if options.strict and (
-        mismatches := [f"{name}: {text}" for name, account in datasets.items() for text in account["mismatches"]]
-    ):
+    mismatches = [f"{name}: {text}" for name, account in accounts.items() for text in account["mismatches"]]
+    if options.strict and mismatches:
         raise HplError("\n  ".join([f"{len(mismatches)} mismatches (preprocess.strict is true)", *mismatches]))
-    pictures = pd.concat(tables, ignore_index=True)
-    captions = pd.concat(sentences, ignore_index=True)
-    pictures = pictures.sort_values(["dataset", "path"], kind="stable", ignore_index=True)
-    folder = pictures["dataset"].map({name: account["folder"] for name, account in datasets.items()})
-    files = folder.astype("str") + "/" + pictures["path"]
+    pictures = pd.concat(tables, ignore_index=True).sort_values(["dataset", "path"], kind="stable", ignore_index=True)
+    return pictures, pd.concat(sentences, ignore_index=True), accounts
 
-    kept = Store(store / recipe((size.height, size.width)))
-    pack = (pictures["split"] != "test").to_numpy() & options.pack_pictures
-    if options.on_bad_image == "error":
+
+def _decode(
+    pictures: pd.DataFrame, accounts: dict[str, dict], store: Store, params: Params
+) -> tuple[pd.DataFrame, pd.Series, pd.DataFrame]:
+    """Have all pictures in the store. Returns the good ones, with what to `pack`; their digests; the skipped ones."""
+    folder = pictures["dataset"].map({name: account["folder"] for name, account in accounts.items()})
+    files = folder.astype("str") + "/" + pictures["path"]
+    pictures = pictures.assign(pack=(pictures["split"] != "test").to_numpy() & params.preprocess.pack_pictures)
+    all_good = params.preprocess.on_bad_image == "error"
+    if all_good:
         _refuse([f"{file}: picture not found" for file in files if not os.path.isfile(file)])
-    digests, faults = examine_pictures(files, pack, (size.height, size.width), num_workers, kept)
-    if options.on_bad_image == "error":
+    size = (params.active.input.height, params.active.input.width)
+    digests, faults = fill_store(files, pictures["pack"].to_numpy(), size, params.worker_processes, store)
+    if all_good:
         _refuse(faults.tolist())
     skipped = pictures.loc[faults.index, ["dataset", "path", "split", "role"]].assign(fault=faults)
     skipped["role"] = skipped["role"].replace("", "query or gallery")
     good = ~np.isin(np.arange(len(pictures)), faults.index)
-    for name, account in datasets.items():
+    for name, account in accounts.items():
         rows = np.flatnonzero(pictures["dataset"] == name)
         if not good[rows].any():
             raise HplError(f"{account['folder']}: none of {len(rows)} pictures can be read; the first fault: {faults[rows[0]]}")
-    pictures, pack = pictures[good].reset_index(drop=True), pack[good]
-    pictures = pd.concat([choose_queries(rows, options.split_seed) for _, rows in pictures.groupby("dataset", sort=True)])
+    return pictures[good].reset_index(drop=True), digests[good], skipped
 
-    facts = kept.rows(digests[good])
-    pictures = pd.concat([pictures, facts[["file_sha256", "width", "height", "sha256"]]], axis=1)
-    pictures.insert(0, "image_id", np.arange(len(pictures)))
-    pictures["pack_row"] = np.where(pack, np.cumsum(pack) - 1, -1)
-    part, row, pack_row = (facts[name].to_numpy() for name in ("part", "row", "pack_row"))
+
+def _add_facts(pictures: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
+    """Add image_id, facts, place in the store (part, row, copy_row) and place among the packed pictures (pack_row)."""
+    pack = pictures["pack"].to_numpy()
+    pictures = pd.concat([pictures, facts.rename(columns={"pack_row": "copy_row"})], axis=1)
+    return pictures.assign(image_id=np.arange(len(pack)), pack_row=np.where(pack, np.cumsum(pack) - 1, -1))
+
+
+def _link_people(
+    pictures: pd.DataFrame, accounts: dict[str, dict], store: Store, data: Data, options: Preprocess
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Find links; give each person one pid and a place in training, validation or test, and note who was held out."""
+    part, row = pictures["part"].to_numpy(), pictures["row"].to_numpy()
     links = find_links(
         pictures,
-        lambda rows: take(kept.fingerprints, part[rows], row[rows]),
+        lambda rows: take(store.fingerprints, part[rows], row[rows]),
         options.link_candidate,
         options.link_correlation,
     )
@@ -103,54 +140,21 @@ def build_manifests(
     pictures = hold_out_validation(unified, data.val_share, options.split_seed)
     held_out = pictures[pictures["split"] != unified["split"]].groupby("dataset")["person"].nunique()
     for name, number in held_out.items():
-        datasets[name]["notes"].append(
+        accounts[name]["notes"].append(
             f"held out of training, for validation: {number:,} people (data.val_share {data.val_share:g})"
         )
-    if any("train" in source.use for source in data.datasets) and not (pictures["role"] == "train").any():
-        raise HplError(f"{raw}: no picture is left to train on, for every person of the training splits is in a test split too")
-    captions = captions.merge(pictures[["dataset", "path", "image_id"]], on=["dataset", "path"])
-    captions = captions.sort_values("image_id", kind="stable", ignore_index=True)
-    captions.insert(0, "caption_id", np.arange(len(captions)))
-    for name, account in datasets.items():
-        account["scored"] = _scored_tasks(name, account, pictures[pictures["dataset"] == name], captions)
-
-    with output_folder(packed) as packed_partial, output_folder(manifests) as partial:
-        with ShardWriter(packed_partial, "pictures", PACK_ROWS) as writer:
-            for rows in _blocks(np.flatnonzero(pack)):
-                writer.append(take(kept.packed, part[rows], pack_row[rows]))
-        _write_tables(pictures, captions, links, partial)
-        described = ("folder", "format", "version", "use", "tasks", "scored")
-        accounts = [{"name": name, **{key: account[key] for key in described}} for name, account in datasets.items()]
-        write_json(partial / "datasets.json", accounts)
-        write_json(partial / "audit.json", audit(pictures, captions, links, skipped, datasets))
-    for name, account in datasets.items():
-        for text in [*account["mismatches"], *account["notes"]]:
-            print(f"{name}: {text}", file=sys.stderr)
-    for row in skipped.itertuples():
-        print(f"skipped: {row.fault}", file=sys.stderr)
+    return pictures, links
 
 
 def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
-    """One data set as tables: its pictures (COLUMNS but number), its captions (path, caption), and what is to be told of it."""
-    reading = read_folders(root, source.camera_pattern) if source.format == "folders" else READERS[source.format](root)
+    """Read one data set: pictures (_RECORD_COLUMNS but number), captions (path, caption), and what is to be told of it."""
+    reading = READERS[source.format](root, **source.model_dump(include={"camera_pattern"}, exclude_none=True))
     pictures, captions = _columns(reading.records)
     pictures, captions, joined = _join_duplicates(pictures, captions, reading.place or f"{root}: row")
-    own, notes = source.format in ("table", "folders"), []
-    if own and not (pictures["split"] != "").any() and source.use in (["test"], ["pretrain"]):
-        pictures["split"] = source.use[0]
-    elif own and "pretrain" not in source.use:
-        test_share = options.test_share if "test" in source.use else 0.0
-        pictures = complete_splits(pictures, test_share, options.split_seed)
-    if own:
-        try:
-            check_cameras(pictures)
-        except HplError as error:
-            raise HplError(f"{root}: {error}") from None
-        numbers = pd.factorize(pictures["person"], sort=True)[0] + 1
-        notes = _on_both_sides(pictures)
-        pictures["source_pid"] = pictures["source_pid"].where(pictures["anonymous"], pd.Series(numbers, pictures.index))
-    mismatches = []
-    if source.official and not own:
+    notes, mismatches = [], []
+    if reading.own_data:
+        pictures, notes = _complete_own(pictures, root, source.use, options)
+    elif source.official:
         per_picture = captions.groupby("path").size()
         counted = pictures.assign(num_captions=pictures["path"].map(per_picture).fillna(0).astype(np.int64))
         mismatches = count_mismatches(source.format, count_records(counted))
@@ -161,8 +165,9 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     account = {
         "folder": root.as_posix(),
         "format": source.format,
+        "own_data": reading.own_data,
         "use": source.use,
-        "tasks": list(reading.tasks) or (["t2i", "i2i"] if len(captions) else ["i2i"]),
+        "tasks": list(reading.tasks) or ([T2I.name, I2I.name] if len(captions) else [I2I.name]),
         "version": reading.version,
         "mismatches": mismatches,
         "notes": [_printable(text) for text in reading.notes + _unseen_by_dvc(root) + joined + notes + left_out],
@@ -170,10 +175,22 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     return pictures.drop(columns="number").astype({"source_pid": np.int64}), captions, account
 
 
-def _on_both_sides(pictures: pd.DataFrame) -> list[str]:
+def _complete_own(pictures: pd.DataFrame, root: Path, use: list[str], options: Preprocess) -> tuple[pd.DataFrame, list[str]]:
+    """Fill in what a user's own set may leave open, splits and the numbers of people, and note who is in several splits."""
+    if not (pictures["split"] != "").any() and use in (["test"], ["pretrain"]):
+        pictures["split"] = use[0]
+    elif "pretrain" not in use:
+        pictures = complete_splits(pictures, options.test_share if "test" in use else 0.0, options.split_seed)
+    try:
+        check_cameras(pictures)
+    except HplError as error:
+        raise HplError(f"{root}: {error}") from None
     people, tested = pictures["person"], pictures["split"] == "test"
+    numbers = pd.Series(pd.factorize(people, sort=True)[0] + 1, pictures.index)
+    pictures["source_pid"] = pictures["source_pid"].where(pictures["anonymous"], numbers)
     both = sorted(set(people[tested]) & set(people[~tested]) - {""})
-    return [f"people in test and in another split, such as {both[0]}, who leave the other: {len(both):,}"] if both else []
+    notes = [f"people in test and in another split, such as {both[0]}, who leave the other: {len(both):,}"] if both else []
+    return pictures, notes
 
 
 def _unseen_by_dvc(root: Path) -> list[str]:
@@ -185,50 +202,52 @@ def _unseen_by_dvc(root: Path) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """File names may hold bytes that are no text."""
+    """Escape bytes that are no text, which file names may hold."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def _scored_tasks(name: str, account: dict, pictures: pd.DataFrame, captions: pd.DataFrame) -> list[str]:
-    """The tasks that the set's test split can be scored for. HplError if it is none, or if a set that is made for a task lacks it."""
+    """List the tasks that a set's test split can be scored for; HplError if none, or if a set made for a task cannot serve it."""
     if "test" not in account["use"]:
         return []
     test = pictures[pictures["split"] == "test"]
     there = {
-        "t2i": captions["image_id"].isin(test.loc[~test["anonymous"], "image_id"]).any(),
-        "i2i": (test["role"] == "query").any() and (test["role"] == "gallery").any(),
+        T2I.name: captions["image_id"].isin(test.loc[~test["anonymous"], "image_id"]).any(),
+        I2I.name: (test["role"] == "query").any() and (test["role"] == "gallery").any(),
     }
     scored = [task for task in account["tasks"] if there[task]]
-    if not scored or (len(scored) < len(account["tasks"]) and account["format"] not in ("table", "folders")):
+    if not scored or (len(scored) < len(account["tasks"]) and not account["own_data"]):
         raise HplError(
-            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test pictures (t2i), or people "
-            "with a query and a gallery picture, of two cameras if cameras are given (i2i); or `use` without test"
+            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test pictures (t2i),"
+            " or people with a query and a gallery picture, of two cameras if cameras are given (i2i); or `use` without test"
         )
     account["notes"] += [f"the test split cannot be scored for {task}" for task in account["tasks"] if task not in scored]
     return scored
 
 
 def _columns(records: Iterator[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Records -> columns, a block at a time, so that a large set never stands whole in Python objects."""
+    """Turn records into columns, a block at a time, so that a large set never stands whole in Python objects."""
     pictures, captions = [], []
     waiting = iter(records)
-    while block := list(islice(waiting, RECORDS)):
-        columns = {name: [getattr(record, name) for record in block] for name in COLUMNS}
+    while block := list(islice(waiting, _RECORD_BLOCK)):
+        columns = {name: [getattr(record, name) for record in block] for name in _RECORD_COLUMNS}
         types = {name: "str" for name in ("path", "split", "role", "person")} | {"source_pid": "Int64"}
         pictures.append(pd.DataFrame(columns).astype(types))
         pairs = [(record.path, caption, record.number) for record in block for caption in record.captions]
         captions.append(pd.DataFrame(pairs, columns=["path", "caption", "number"]).astype({"path": "str", "caption": "str"}))
     if not pictures:
-        return pd.DataFrame({name: [] for name in COLUMNS}), pd.DataFrame({"path": [], "caption": [], "number": []}, dtype="str")
+        return pd.DataFrame({name: [] for name in _RECORD_COLUMNS}), pd.DataFrame(
+            {"path": [], "caption": [], "number": []}, dtype="str"
+        )
     return pd.concat(pictures, ignore_index=True), pd.concat(captions, ignore_index=True)
 
 
 def _join_duplicates(pictures: pd.DataFrame, captions: pd.DataFrame, place: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Rows of one picture become one, with all its captions; HplError if they disagree on the person, split or camera."""
+    """Join rows of one picture, with all its captions; HplError if they disagree on the person, split or camera."""
     again = pictures[pictures.duplicated("path", keep=False)]
     if again.empty:
         return pictures, captions.drop(columns="number"), []
-    firsts = again.groupby("path", sort=False)[COLUMNS].transform("first")
+    firsts = again.groupby("path", sort=False)[_RECORD_COLUMNS].transform("first")
     for column in ("person", "split", "role", "camid"):
         differs = np.flatnonzero((again[column] != firsts[column]).to_numpy())
         if len(differs):
@@ -251,7 +270,7 @@ def _plain(value: object) -> object:
 
 
 def _used(pictures: pd.DataFrame, use: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The rows that this run needs. Test people of a set that is not evaluated stay, as "unused": nobody may train on them."""
+    """Keep the rows that this run needs. Test people of a set that is not evaluated stay, "unused": nobody may train on them."""
     if use == ["pretrain"]:
         learnt = pictures["split"].isin(["train", "pretrain", ""]) & ~pictures["anonymous"]
         kept = pictures.assign(split=pictures["split"].mask(learnt, "pretrain"), role="unused")
@@ -269,21 +288,29 @@ def _used(pictures: pd.DataFrame, use: list[str]) -> tuple[pd.DataFrame, list[st
 
 
 def _refuse(faults: list[str]) -> None:
-    """HplError that names the first of some bad pictures, if there are any."""
+    """Raise HplError that names the first of some bad pictures, if there are any."""
     hint = "preprocess.on_bad_image: skip leaves such pictures out and lists them in the audit"
     if len(faults) == 1:
         raise HplError(f"{faults[0]} ({hint})")
     if faults:
-        more = [f"and {len(faults) - SHOWN:,} more"] if len(faults) > SHOWN else []
-        raise HplError("\n  ".join([f"{len(faults):,} bad pictures ({hint})", *faults[:SHOWN], *more]))
+        more = [f"and {len(faults) - _NUM_NAMED:,} more"] if len(faults) > _NUM_NAMED else []
+        raise HplError("\n  ".join([f"{len(faults):,} bad pictures ({hint})", *faults[:_NUM_NAMED], *more]))
 
 
-def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+def _pack(pictures: pd.DataFrame, store: Store, folder: Path) -> None:
+    packed = pictures.loc[pictures["pack_row"] >= 0, ["part", "copy_row"]].to_numpy()
+    with ShardWriter(folder, "pictures", _SHARD_ROWS) as writer:
+        for start in range(0, len(packed), _SHARD_ROWS):
+            writer.append(take(store.packed, *packed[start : start + _SHARD_ROWS].T))
 
 
-def _write_tables(pictures: pd.DataFrame, captions: pd.DataFrame, links: pd.DataFrame, folder: Path) -> None:
+def _write_tables(
+    pictures: pd.DataFrame, captions: pd.DataFrame, links: pd.DataFrame, accounts: dict[str, dict], folder: Path
+) -> None:
     columns = "image_id dataset path split role pid source_pid person camid width height file_sha256 sha256 pack_row".split()
     pictures[columns].to_parquet(folder / "images.parquet", index=False)
     captions[["caption_id", "image_id", "caption"]].to_parquet(folder / "captions.parquet", index=False)
     links.to_parquet(folder / "links.parquet", index=False)
+    described = ("folder", "format", "version", "use", "tasks", "scored")
+    datasets = [{"name": name, **{key: account[key] for key in described}} for name, account in accounts.items()]
+    write_json(folder / "datasets.json", datasets)

@@ -1,7 +1,8 @@
 """Picture files -> facts, fingerprints and packed copies, in a pool of processes; what was done once is kept and not done again.
 
-The store is a folder outside the pipeline's outputs, keyed by the code and the size (`recipe`) and, inside, by the hash of each file's bytes.
-So a rerun after ten new pictures decodes ten, a stopped run goes on where it was, and nothing stale is ever used. It may be deleted at any time.
+The store is a folder outside the pipeline's outputs, keyed by the code and the size (`recipe`) and, inside, by the hash of each
+file's bytes. So a rerun after ten new pictures decodes ten, a stopped run goes on where it was, and nothing stale is ever used.
+It may be deleted at any time.
 """
 
 import hashlib
@@ -28,14 +29,14 @@ from hpl.manifests import pictures
 from hpl.manifests.pictures import decode_bytes, read_bytes, resize_picture
 from hpl.readers.links import FINGERPRINT
 
-CHUNK = 32  # pictures a task of a worker
-PART = 1024  # pictures a part of the store
-DAY = 86400  # seconds
+_CHUNK_PICTURES = 32  # pictures a task of a worker
+_PART_PICTURES = 1024  # pictures a part of the store
+_DAY = 86400  # seconds
 Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class PictureFacts:
     """What is known of a picture once it was decoded."""
 
     file_sha256: str  # of the file's bytes
@@ -46,7 +47,7 @@ class Facts:
     packed_3HW: np.ndarray | None  # uint8 at the training size, if asked for
 
 
-def examine_picture(data: bytes, place: str, size: Size | None) -> Facts:
+def picture_facts(data: bytes, place: str, size: Size | None) -> PictureFacts:
     """Decode one picture and take its facts; HplError names `place`.
 
     Args:
@@ -57,18 +58,18 @@ def examine_picture(data: bytes, place: str, size: Size | None) -> Facts:
     digest = hashlib.sha256(np.asarray(pixels.shape, dtype="<i8").tobytes() + pixels.tobytes()).hexdigest()
     thumbnail = np.asarray(Image.fromarray(pixels).resize(FINGERPRINT[::-1], Image.Resampling.BILINEAR))
     packed = resize_picture(pixels, *size) if size else None
-    return Facts(hashlib.sha256(data).hexdigest(), width, height, digest, thumbnail, packed)
+    return PictureFacts(hashlib.sha256(data).hexdigest(), width, height, digest, thumbnail, packed)
 
 
 def recipe(size: Size) -> str:
-    """Names what the store's content depends on: this code, the libraries that decode and resize, the packed size."""
+    """Name what the store's content depends on: this code, the libraries that decode and resize, the packed size."""
     code = [Path(module).read_bytes() for module in (__file__, pictures.__file__)]
     libraries = [f"{name} {version(name)}" for name in ("numpy", "pillow", "simplejpeg")]
     return hashlib.sha256(b"\0".join([*code, repr((libraries, size)).encode()])).hexdigest()[:16]
 
 
 class Store:
-    """Facts of pictures by the hash of their files: parts of three files each, the table last, so that half a part does not count."""
+    """Facts of pictures by the hash of their files: parts of three files each, the table last, so that half a part is none."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -78,17 +79,17 @@ class Store:
         self._sweep()
         tables = [table for file in sorted(self.folder.glob("*.parquet")) if (table := self._load(file)) is not None]
         self.table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"file_sha256": [], "pack_row": []})
-        self.pending: list[Facts] = []
+        self.pending: list[PictureFacts] = []
 
     def _sweep(self) -> None:
         """Delete what a run that was killed while it wrote a part left behind."""
         for file in [*self.folder.glob("*.npy"), *self.folder.glob("*.partial")]:
             table = file.with_name(f"{file.name.partition('.')[0]}.parquet")
-            if not table.exists() and time.time() - file.stat().st_mtime > DAY:
+            if not table.exists() and time.time() - file.stat().st_mtime > _DAY:
                 file.unlink(missing_ok=True)
 
     def _load(self, file: Path) -> pd.DataFrame | None:
-        """The table of a part; None, and the part is deleted, if one of its files is damaged: its pictures are decoded again."""
+        """Read the table of a part; None, and the part is deleted, if a file of it is damaged: its pictures are decoded again."""
         try:
             table = pd.read_parquet(file).assign(part=len(self.fingerprints))
             counts = {".fingerprints.npy": len(table), ".packed.npy": int((table["pack_row"] >= 0).sum())}
@@ -104,13 +105,13 @@ class Store:
         return table
 
     def known(self) -> dict[str, bool]:
-        """Hash of each known file -> is there a packed copy."""
+        """Tell of each known file, by its hash, whether there is a packed copy."""
         table = self.table.sort_values("pack_row", kind="stable")
         return dict(zip(table["file_sha256"], table["pack_row"] >= 0, strict=True))
 
-    def add(self, facts: Facts) -> None:
+    def add(self, facts: PictureFacts) -> None:
         self.pending.append(facts)
-        if len(self.pending) == PART:
+        if len(self.pending) == _PART_PICTURES:
             self.flush()
 
     def flush(self) -> None:
@@ -142,13 +143,13 @@ class Store:
         self.table = pd.concat([self.table, self._load(file)], ignore_index=True) if len(self.table) else self._load(file)
 
     def rows(self, digests: pd.Series) -> pd.DataFrame:
-        """The table's row for each file, the one with a packed copy if there are two."""
+        """Look up the table's row for each file, the one with a packed copy if there are two."""
         table = self.table.sort_values(["file_sha256", "pack_row"], kind="stable").drop_duplicates("file_sha256", keep="last")
         return table.set_index("file_sha256").loc[digests].reset_index()
 
 
 def take(files: list[Path], part: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Rows of the arrays in several files, in order; at least one. Each is mapped while it is read and no longer, so memory stays free."""
+    """Read rows, at least one, of the arrays in several files, in order. Each is mapped while it is read and no longer."""
     out = None
     for number in np.unique(part):
         here = part == number
@@ -158,9 +159,7 @@ def take(files: list[Path], part: np.ndarray, row: np.ndarray) -> np.ndarray:
     return out
 
 
-def examine_pictures(
-    files: pd.Series, pack: np.ndarray, size: Size, num_workers: int, store: Store
-) -> tuple[pd.Series, pd.Series]:
+def fill_store(files: pd.Series, pack: np.ndarray, size: Size, num_workers: int, store: Store) -> tuple[pd.Series, pd.Series]:
     """Have every picture's facts in the store.
 
     Args:
@@ -175,7 +174,7 @@ def examine_pictures(
     results = _results(files, pack, size, num_workers, known)
     try:
         for row, result in enumerate(tqdm(results, total=len(files), desc="decode", unit="pictures", smoothing=0.02)):
-            if isinstance(result, Facts):
+            if isinstance(result, PictureFacts):
                 if not known.get(result.file_sha256, False):
                     store.add(result)
                     known[result.file_sha256] = result.packed_3HW is not None
@@ -191,26 +190,30 @@ def examine_pictures(
 
 def _results(
     files: pd.Series, pack: np.ndarray, size: Size, num_workers: int, known: dict[str, bool]
-) -> Iterator[Facts | str | HplError]:
-    """For each file in order: its facts, its hash if these are known, or its fault; memory stays bounded by a few chunks a worker."""
-    starts = range(0, len(files), CHUNK)
-    chunks = ((files.iloc[start : start + CHUNK].tolist(), pack[start : start + CHUNK].tolist(), size) for start in starts)
+) -> Iterator[PictureFacts | str | HplError]:
+    """Yield for each file, in order, its facts, its hash if these are known, or its fault: a few chunks a worker at a time."""
+    starts = range(0, len(files), _CHUNK_PICTURES)
+    chunks = (
+        (files.iloc[start : start + _CHUNK_PICTURES].tolist(), pack[start : start + _CHUNK_PICTURES].tolist(), size)
+        for start in starts
+    )
     if num_workers == 1 or len(starts) < 2:
         _start_worker(known)
         for chunk in chunks:
-            yield from _examine_chunk(*chunk)
+            yield from _chunk_facts(*chunk)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker, initargs=(dict(known),)) as pool:
-        running = [pool.submit(_examine_chunk, *chunk) for chunk in islice(chunks, 3 * num_workers)]
+        running = [pool.submit(_chunk_facts, *chunk) for chunk in islice(chunks, 3 * num_workers)]
         try:
             while running:
                 results = running.pop(0).result()
-                running.extend(pool.submit(_examine_chunk, *chunk) for chunk in islice(chunks, 1))
+                running.extend(pool.submit(_chunk_facts, *chunk) for chunk in islice(chunks, 1))
                 yield from results
         except BrokenProcessPool:
             raise HplError(
-                "a process that decodes pictures was killed, perhaps for want of memory; a lower num_workers may help. What was done is kept"
+                "a process that decodes pictures was killed, perhaps for want of memory; a lower num_workers may help. "
+                "What was done is kept"
             ) from None
         finally:
             pool.shutdown(cancel_futures=True)
@@ -224,15 +227,15 @@ def _start_worker(known: dict[str, bool]) -> None:
     _known = known
 
 
-def _examine_chunk(files: list[str], pack: list[bool], size: Size) -> list[Facts | str | HplError]:
-    results: list[Facts | str | HplError] = []
+def _chunk_facts(files: list[str], pack: list[bool], size: Size) -> list[PictureFacts | str | HplError]:
+    results: list[PictureFacts | str | HplError] = []
     for file, packed in zip(files, pack, strict=True):
         try:
             data = read_bytes(Path(file))
             digest = hashlib.sha256(data).hexdigest()
             seen = _known.get(digest)
             results.append(
-                digest if seen or (seen is False and not packed) else examine_picture(data, file, size if packed else None)
+                digest if seen or (seen is False and not packed) else picture_facts(data, file, size if packed else None)
             )
         except HplError as fault:
             results.append(fault)

@@ -1,8 +1,9 @@
 """The same shot in two data sets, found by its content, for names do not carry over.
 
-First by the hash of the decoded pixels; then by a fingerprint, a thumbnail of FINGERPRINT pixels, which survives re-encoding, resizing and crops of up to
-5 % at each side: pictures whose coarse colours agree (as they are, or with the border of either cut off) are candidates, and a
-candidate is a link if, under the best crop of one of the two, the thumbnails correlate. benchmarks/linking.py measures both steps.
+First by the hash of the decoded pixels; then by a fingerprint, a thumbnail of FINGERPRINT pixels, which survives re-encoding,
+resizing and crops of up to 5 % at each side: pictures whose coarse colours agree (as they are, or with the border of either cut
+off) are candidates, and a candidate is a link if, under the best crop of one of the two, the thumbnails correlate.
+benchmarks/linking.py measures both steps.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,20 +15,20 @@ import pandas as pd
 from tqdm import tqdm
 
 FINGERPRINT = (48, 24)  # height, width
-COARSE = 6  # pixels of the fingerprint a cell of the coarse colours
-UNIT = 1 / 160  # of the height or width: crops are counted in it
-COARSE_CUTS = (0, 4, 8)  # units that the search takes off each side at first; 8 are 5 %
-REFINE = (2, 1)  # units by which it then moves one side at a time
-MOST = 11  # no side loses this many units
-FLAT = 2.0  # grey levels of standard deviation under which a picture shows nothing that could be recognised
-ROWS, COLUMNS = 1024, 4096  # pictures of the two sets compared at a time
-PAIRS = 64  # candidates aligned at a time
-MOST_CANDIDATES = 8  # of one picture in another set
+_COARSE = 6  # pixels of the fingerprint a cell of the coarse colours
+_CUT_UNIT = 1 / 160  # of the height or width: crops are counted in it
+_COARSE_CUTS = (0, 4, 8)  # units that the search takes off each side at first; 8 are 5 %
+_REFINE = (2, 1)  # units by which it then moves one side at a time
+_MOST = 11  # no side loses this many units
+_FLAT = 2.0  # grey levels of standard deviation under which a picture shows nothing that could be recognised
+_BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 4096  # pictures of the two sets compared at a time
+_PAIR_BLOCK = 64  # candidates aligned at a time
+_MOST_CANDIDATES = 8  # of one picture in another set
 Fingerprints = Callable[[np.ndarray], np.ndarray]  # rows of the picture table -> uint8, n x FINGERPRINT x 3
 
 
 def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate: float, min_correlation: float) -> pd.DataFrame:
-    """Pairs of rows that show the same shot.
+    """Find pairs of rows that show the same shot.
 
     Args:
         pictures: columns dataset and sha256 (of the decoded pixels); one row a picture.
@@ -35,8 +36,8 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
         min_correlation: least correlation of the aligned thumbnails.
 
     Returns:
-        Columns left < right (rows), kind (exact | perceptual) and correlation, sorted. Exact pairs inside a data set are among them (each
-        picture with the first of its kind), perceptual ones are not: two frames of one camera may look the same.
+        Columns left < right (rows), kind (exact | perceptual) and correlation, sorted. Exact pairs inside a data set are among
+        them (each picture with the first of its kind), perceptual ones are not: two frames of one camera may look the same.
     """
     exact = _equal_pixels(pictures, fingerprints)
     dataset, names = pd.factorize(pictures["dataset"], sort=True)
@@ -52,7 +53,7 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
             pairs = pairs[~pd.MultiIndex.from_arrays(pairs.T).isin(known)]
             if not len(pairs):
                 continue
-            blocks = np.split(pairs, range(PAIRS, len(pairs), PAIRS))
+            blocks = np.split(pairs, range(_PAIR_BLOCK, len(pairs), _PAIR_BLOCK))
             found = np.concatenate(
                 [aligned_correlation(fingerprints(block[:, 0]), fingerprints(block[:, 1]), min_correlation) for block in blocks]
             )
@@ -66,32 +67,32 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
 
 
 def _equal_pixels(pictures: pd.DataFrame, fingerprints: Fingerprints) -> pd.DataFrame:
-    """Each picture with the first of the table that has the same pixels. A flat picture (a blank frame) links nobody."""
+    """Pair each picture with the first that has the same pixels. A flat picture (a blank frame) links nobody."""
     rows = pd.Series(np.arange(len(pictures)))
     first = rows.groupby(pictures["sha256"].to_numpy(), sort=False).transform("first")
     again = np.flatnonzero(rows != first)
-    blocks = [again[start : start + ROWS] for start in range(0, len(again), ROWS)]
+    blocks = [again[start : start + _BLOCK_ROWS] for start in range(0, len(again), _BLOCK_ROWS)]
     flat = [_is_flat(np.moveaxis(fingerprints(block), 3, 1).astype(np.float32)) for block in blocks]
     again = again[~np.concatenate([np.zeros(0, bool), *flat])]
     return pd.DataFrame({"left": first[again].to_numpy(), "right": again, "kind": "exact", "correlation": 1.0})
 
 
 def _is_flat(thumbnails_N3HW: np.ndarray) -> np.ndarray:
-    return thumbnails_N3HW.std(axis=(2, 3)).max(axis=1) < FLAT
+    return thumbnails_N3HW.std(axis=(2, 3)).max(axis=1) < _FLAT
 
 
 def _coarse_signals(count: int, fingerprints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coarse colours of each picture, and of each without 2.5 % at every side: count x C, unit rows; and who is flat."""
+    """Compute coarse colours of each picture, whole and without 2.5 % at every side (count x C, unit rows), and who is flat."""
     height, width = FINGERPRINT
-    size = height // COARSE * (width // COARSE) * 3
+    size = height // _COARSE * (width // _COARSE) * 3
     signals, cropped, flat = np.zeros((count, size), np.float32), np.zeros((count, size), np.float32), np.zeros(count, bool)
     down, across = _crop_matrices(height)[4, 4], _crop_matrices(width)[4, 4]
-    for start in range(0, count, ROWS):
-        rows = np.arange(start, min(start + ROWS, count))
+    for start in range(0, count, _BLOCK_ROWS):
+        rows = np.arange(start, min(start + _BLOCK_ROWS, count))
         thumbnails = np.moveaxis(fingerprints(rows), 3, 1).astype(np.float32)
         flat[rows] = _is_flat(thumbnails)
         for target, source in ((signals, thumbnails), (cropped, down @ thumbnails @ across.T)):
-            cells = source.reshape(len(rows), 3, height // COARSE, COARSE, width // COARSE, COARSE).mean((3, 5))
+            cells = source.reshape(len(rows), 3, height // _COARSE, _COARSE, width // _COARSE, _COARSE).mean((3, 5))
             target[rows] = _standardise(cells)
     return signals, cropped, flat
 
@@ -99,12 +100,12 @@ def _coarse_signals(count: int, fingerprints: Fingerprints) -> tuple[np.ndarray,
 def _candidates(
     left: np.ndarray, right: np.ndarray, signals: np.ndarray, cropped: np.ndarray, least: float, title: str
 ) -> Iterator[np.ndarray]:
-    """Pairs of rows, n x 2, whose coarse colours correlate: for each row of `left` at most MOST_CANDIDATES, the best ones."""
-    for start in tqdm(range(0, len(left), ROWS), desc=title, unit="blocks"):
-        own = left[start : start + ROWS]
+    """Yield pairs of rows, n x 2, whose coarse colours correlate: for each row of `left` the best _MOST_CANDIDATES at most."""
+    for start in tqdm(range(0, len(left), _BLOCK_ROWS), desc=title, unit="blocks"):
+        own = left[start : start + _BLOCK_ROWS]
         found, scores = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
-        for begin in range(0, len(right), COLUMNS):
-            other = right[begin : begin + COLUMNS]
+        for begin in range(0, len(right), _BLOCK_COLUMNS):
+            other = right[begin : begin + _BLOCK_COLUMNS]
             similarity = signals[own] @ signals[other].T
             np.maximum(similarity, signals[own] @ cropped[other].T, out=similarity)
             np.maximum(similarity, cropped[own] @ signals[other].T, out=similarity)
@@ -114,11 +115,11 @@ def _candidates(
         pairs, score = np.concatenate(found), np.concatenate(scores)
         order = np.lexsort([pairs[:, 1], -score, pairs[:, 0]])
         place = pd.Series(pairs[order, 0]).groupby(pairs[order, 0]).cumcount().to_numpy()
-        yield pairs[order][place < MOST_CANDIDATES]
+        yield pairs[order][place < _MOST_CANDIDATES]
 
 
 def aligned_correlation(first_NHW3: np.ndarray, second_NHW3: np.ndarray, enough: float = 1.0) -> np.ndarray:
-    """Correlation of pairs of thumbnails under the best crop of one of the two, N values.
+    """Correlate pairs of thumbnails under the best crop of one of the two: N values.
 
     Args:
         enough: pairs that are already this much alike without a crop are not searched.
@@ -133,14 +134,14 @@ def aligned_correlation(first_NHW3: np.ndarray, second_NHW3: np.ndarray, enough:
 
 
 def _best_crop(source_N3HW: np.ndarray, target_N3HW: np.ndarray) -> np.ndarray:
-    """Highest correlation of a crop of `source` with the whole of `target`: a coarse grid at half the resolution, then side by side."""
-    cuts = _coarse_search(_halve(source_N3HW), _halve(target_N3HW))  # top, bottom, left, right, in units of UNIT
+    """Search the crop of `source` that correlates most with all of `target`: a grid at half the resolution, then side by side."""
+    cuts = _coarse_search(_halve(source_N3HW), _halve(target_N3HW))  # top, bottom, left, right, in units of _CUT_UNIT
     signal = _standardise(target_N3HW)
     best = _score(source_N3HW, signal, cuts)
-    for step in REFINE:
+    for step in _REFINE:
         for side, move in product(range(4), (-step, step)):
             trial = cuts.copy()
-            trial[:, side] = np.clip(trial[:, side] + move, 0, MOST - 1)
+            trial[:, side] = np.clip(trial[:, side] + move, 0, _MOST - 1)
             score = _score(source_N3HW, signal, trial)
             better = score > best
             best[better], cuts[better] = score[better], trial[better]
@@ -148,9 +149,9 @@ def _best_crop(source_N3HW: np.ndarray, target_N3HW: np.ndarray) -> np.ndarray:
 
 
 def _coarse_search(source_N3HW: np.ndarray, target_N3HW: np.ndarray) -> np.ndarray:
-    """The best of all crops by COARSE_CUTS at the four sides: N x 4."""
+    """Find the best of all crops by _COARSE_CUTS at the four sides: N x 4."""
     count, _, height, width = source_N3HW.shape
-    edges = np.array(list(product(COARSE_CUTS, repeat=2)))
+    edges = np.array(list(product(_COARSE_CUTS, repeat=2)))
     down, across = (_crop_matrices(size)[edges[:, 0], edges[:, 1]].reshape(-1, size) for size in (height, width))
     all_crops = (down @ source_N3HW @ across.T).reshape(count, 3, len(edges), height, len(edges), width)
     signal = _standardise(target_N3HW).reshape(count, 3, height, width)
@@ -162,7 +163,7 @@ def _coarse_search(source_N3HW: np.ndarray, target_N3HW: np.ndarray) -> np.ndarr
 
 
 def _score(source_N3HW: np.ndarray, signal: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """Correlation of each source, cropped by its own cuts, with its signal."""
+    """Correlate each source, cropped by its own cuts, with its signal."""
     height, width = source_N3HW.shape[2:]
     down = _crop_matrices(height)[cuts[:, 0], cuts[:, 1]][:, None]
     across = _crop_matrices(width)[cuts[:, 2], cuts[:, 3]][:, None]
@@ -171,11 +172,11 @@ def _score(source_N3HW: np.ndarray, signal: np.ndarray, cuts: np.ndarray) -> np.
 
 @cache
 def _crop_matrices(size: int) -> np.ndarray:
-    """MOST x MOST x size x size: linear interpolation that stretches `size` pixels without a share at each end to `size` pixels."""
-    matrices = np.zeros((MOST, MOST, size, size), np.float32)
+    """Build linear interpolations that stretch `size` pixels without a share at each end to `size`: MOST x MOST x size x size."""
+    matrices = np.zeros((_MOST, _MOST, size, size), np.float32)
     pixels = np.arange(size)
-    for before, after in product(range(MOST), repeat=2):
-        place = UNIT * before * size + (pixels + 0.5) * (1 - UNIT * (before + after)) - 0.5
+    for before, after in product(range(_MOST), repeat=2):
+        place = _CUT_UNIT * before * size + (pixels + 0.5) * (1 - _CUT_UNIT * (before + after)) - 0.5
         place = np.clip(place, 0, size - 1)
         low = np.minimum(place.astype(np.int64), size - 2)
         matrices[before, after, pixels, low] = 1 - (place - low)
@@ -189,7 +190,7 @@ def _halve(thumbnails_N3HW: np.ndarray) -> np.ndarray:
 
 
 def _standardise(thumbnails: np.ndarray) -> np.ndarray:
-    """Each one as a vector of zero mean and unit length, float32."""
+    """Make each one a vector of zero mean and unit length, float32."""
     signals = thumbnails.reshape(len(thumbnails), -1)
     signals = signals - signals.mean(axis=1, keepdims=True)
     return signals / np.maximum(np.linalg.norm(signals, axis=1, keepdims=True), 1e-6)

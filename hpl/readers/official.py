@@ -42,7 +42,7 @@ OFFICIAL: dict[str, dict[str, dict[str, int]]] = {
         "all": {"cameras": 8},
     },
 }
-CAUSES = {  # of a count that is known to be found in the wild
+_CAUSES = {  # of a count that is known to be found in the wild
     ("market-1501", "gallery", "pictures", 15913): "junk files were removed",
     ("market-1501", "gallery", "pictures", 13115): "junk and distractor files were removed",
     ("market-1501", "gallery", "pictures", 16934): "distractor files were removed",
@@ -50,8 +50,8 @@ CAUSES = {  # of a count that is known to be found in the wild
     ("msmt17", "train", "pictures", 30248): "list_val.txt is missing",
     ("msmt17", "train", "pictures", 2373): "list_train.txt holds what belongs in list_val.txt",
 }
-FIRST_RSTPREID = {"train": (3901, 19505, 39010), "val": (100, 500, 1000), "gallery": (100, 500, 1000)}  # its repository, issue 2
-EXTENSION = 400_000  # Market-1501's extra distractors are about 500,000 files
+_FIRST_RSTPREID = {"train": (3901, 19505, 39010), "val": (100, 500, 1000), "gallery": (100, 500, 1000)}  # its repository, issue 2
+_MARKET_EXTENSION = 400_000  # Market-1501's extra distractors are about 500,000 files
 
 
 def count_records(pictures: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -68,7 +68,7 @@ def count_records(pictures: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def count_mismatches(format: str, counts: dict[str, dict[str, int]]) -> list[str]:
-    """One sentence for each count that differs from the official one, with both numbers and the likely cause.
+    """Write a sentence for each count that differs from the official one, with both numbers and the likely cause.
 
     A role without any picture gives one sentence. A format without official counts gives none.
     """
@@ -88,13 +88,13 @@ def count_mismatches(format: str, counts: dict[str, dict[str, int]]) -> list[str
 
 def _cause(format: str, role: str, unit: str, found: dict[str, int], expected: int) -> str:
     number = found[unit]
-    if known := CAUSES.get((format, role, unit, number)):
+    if known := _CAUSES.get((format, role, unit, number)):
         return known
-    if format == "rstpreid" and tuple(found.values()) == FIRST_RSTPREID.get(role):
+    if format == "rstpreid" and tuple(found.values()) == _FIRST_RSTPREID.get(role):
         return "this is the first release, whose split its authors corrected in 2022: download it again"
     if format == "icfg-pedes" and role == "val":
         return "the official set has no val; this copy cut one from another split"
-    if format == "market-1501" and role == "gallery" and number - expected >= EXTENSION:
+    if format == "market-1501" and role == "gallery" and number - expected >= _MARKET_EXTENSION:
         return "this is the extended set with 500,000 more distractors"
     if unit == "captions" and number < expected and number == 2 * found["pictures"]:
         return "captions beyond two a picture were removed"

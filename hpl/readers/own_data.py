@@ -30,24 +30,24 @@ from hpl.readers.records import (
 )
 from hpl.tasks import DISTRACTOR_PID, JUNK_PID, NO_CAMERA
 
-COLUMNS = ("path", "pid", "camid", "caption", "split")  # path and pid are required
-SPLITS = {  # what a user may write -> split, role
+_COLUMNS = ("path", "pid", "camid", "caption", "split")  # path and pid are required
+_SPLITS = {  # what a user may write -> split, role
     "train": ("train", "train"),
     "val": ("val", "val"),
     "test": ("test", ""),
     "query": ("test", "query"),
     "gallery": ("test", "gallery"),
 }
-ANONYMOUS = {"-1": JUNK_PID, "distractor": DISTRACTOR_PID, "distractors": DISTRACTOR_PID}
-NOBODY = {"", "nan", "NaN", "null", "NULL", "None", "N/A", "<NA>"}  # how programs write that a value is missing
-MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)  # how pictures begin
-LAYOUT = "<person>/<picture>, or <split>/<person>/<picture> where a split is train, val, test, query or gallery"
+_ANONYMOUS = {"-1": JUNK_PID, "distractor": DISTRACTOR_PID, "distractors": DISTRACTOR_PID}
+_NOBODY = {"", "nan", "NaN", "null", "NULL", "None", "N/A", "<NA>"}  # how programs write that a value is missing
+_MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)  # how pictures begin
+_LAYOUT = "<person>/<picture>, or <split>/<person>/<picture> where a split is train, val, test, query or gallery"
 
 
 def read_table(root: Path) -> Reading:
     """Read the one .csv or .parquet file in `root`, row by row: a table of millions of rows never stands whole in memory.
 
-    Columns: path (relative to `root`) and pid; if wanted camid, caption (a sentence; a picture with several has several rows), split.
+    Columns: path (relative to `root`) and pid; if wanted camid, split, caption (a sentence; for several there are several rows).
     Raises HplError naming the file, the line (CSV, the header being line 1) or row (Parquet, from 1) and the value.
     """
     existing_folder(root, "a folder with one .csv or .parquet file and the pictures that it names")
@@ -62,15 +62,15 @@ def read_table(root: Path) -> Reading:
     hint = "; cells are separated by commas" if is_csv and len(names) == 1 else ""
     if "path" not in names or "pid" not in names or len(set(names)) < len(names):
         raise HplError(f"{file}: columns {names}; expected path and pid, each once, and if wanted camid, caption, split{hint}")
-    unknown = [name for name in names if name not in COLUMNS]
+    unknown = [name for name in names if name not in _COLUMNS]
     for name in unknown:
-        if near := difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.8):
+        if near := difflib.get_close_matches(name, _COLUMNS, n=1, cutoff=0.8):
             raise HplError(
                 f"{file}: column {name!r}; did you mean {near[0]}? A column that means something else needs another name"
             )
     notes = [f"{file.name}: columns ignored: {', '.join(unknown)}"] if unknown else []
     place = f"{file}: {'line' if is_csv else 'row'}"
-    return Reading(records=_table_records(rows, names, root, place), place=place, notes=notes)
+    return Reading(records=_table_records(rows, names, root, place), place=place, notes=notes, own_data=True)
 
 
 def _column(name: str) -> str:
@@ -78,7 +78,7 @@ def _column(name: str) -> str:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The line where a row begins, and its cells. The first row is the header."""
+    """Yield the line where a row begins, and its cells. The first row is the header."""
     with file.open("rb") as lines:
         reader = csv.reader(_decoded(lines, file), strict=True)
         begin, width = 1, 0
@@ -108,12 +108,12 @@ def _decoded(lines: Iterator[bytes], file: Path) -> Iterator[str]:
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[int, list]]:
-    """The number of a row, and its cells, None in columns that nobody asked for. The first row is the header."""
+    """Yield the number of a row, and its cells, None in columns that nobody asked for. The first row is the header."""
     try:
         with pq.ParquetFile(file) as table:
             names = table.schema_arrow.names
             yield 0, names
-            known = [name for name in names if _column(name) in COLUMNS]
+            known = [name for name in names if _column(name) in _COLUMNS]
             number = 0
             for batch in table.iter_batches(batch_size=4096, columns=known):
                 cells = [batch.column(name).to_pylist() if name in known else repeat(None) for name in names]
@@ -132,9 +132,9 @@ def _table_records(rows: Iterator[tuple[int, list]], names: list[str], root: Pat
         split, role = _split(row["split"], where) if "split" in row else ("", "")
         person, source_pid = _person(_whole(_text(row["pid"], "pid", where)), role, where)
         anonymous = source_pid is not None
-        caption = row.get("caption")
+        path, caption = row["path"], row.get("caption")
         yield PictureRecord(
-            path=checked_path(root, _stripped(row["path"]), where),
+            path=checked_path(root, path.strip() if isinstance(path, str) else path, where),
             split=split,
             role="gallery" if anonymous and split else role,
             person=person,
@@ -150,20 +150,20 @@ def _table_records(rows: Iterator[tuple[int, list]], names: list[str], root: Pat
 
 def _split(value: object, where: str) -> tuple[str, str]:
     key = value.strip().lower() if isinstance(value, str) else None
-    if key not in SPLITS:
+    if key not in _SPLITS:
         raise HplError(f"{where}: split {value!r}; expected train, val, test, query or gallery in every row, or no such column")
-    return SPLITS[key]
+    return _SPLITS[key]
 
 
 def _person(name: str, role: str, where: str) -> tuple[str, int | None]:
-    """The key of a person, and the pid of an anonymous picture. `role` is "" where it is not yet known.
+    """Find the key of a person, and the pid of an anonymous picture. `role` is "" where it is not yet known.
 
     One name is one person, also where two programs wrote its accents as different code points.
     """
     name = unicodedata.normalize("NFC", name)
-    if name in NOBODY or (name not in ANONYMOUS and re.fullmatch(r"-[0-9]+(\.[0-9]*)?", name)):
+    if name in _NOBODY or (name not in _ANONYMOUS and re.fullmatch(r"-[0-9]+(\.[0-9]*)?", name)):
         raise HplError(f"{where}: pid {name!r}; expected who the person is, -1 for junk or the word distractor")
-    source_pid = ANONYMOUS.get(name.lower())
+    source_pid = _ANONYMOUS.get(name.lower())
     if source_pid is not None and role not in ("", "gallery"):
         raise HplError(
             f"{where}: pid {name!r} is junk or a distractor; expected such pictures in test or gallery alone, not {role}"
@@ -172,7 +172,7 @@ def _person(name: str, role: str, where: str) -> tuple[str, int | None]:
 
 
 def _camera(text: str, where: str) -> int:
-    if text in NOBODY:
+    if text in _NOBODY:
         return NO_CAMERA
     camid = whole_number(_whole(text))
     if camid is None:
@@ -181,12 +181,12 @@ def _camera(text: str, where: str) -> int:
 
 
 def _whole(text: str) -> str:
-    """A whole number without the point (`3.0`) that programs write, as pandas does if some of a column are missing; else the text."""
+    """Drop the point of a whole number (`3.0`), which programs write, as pandas does if some of a column are missing."""
     return re.sub(r"^(-?[0-9]+)\.0+$", r"\1", text)
 
 
 def _text(value: object, key: str, where: str) -> str:
-    """A cell as text: 7 and 7.0 of a numeric column are "7"; a missing value is ""."""
+    """Make a cell text: 7 and 7.0 of a numeric column are "7"; a missing value is ""."""
     if _is_missing(value):
         return ""
     if isinstance(value, str):
@@ -200,10 +200,6 @@ def _sentence(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise HplError(f"{where}: caption {value!r}; expected one sentence; several captions of a picture are several rows")
     return value
-
-
-def _stripped(value: object) -> object:
-    return value.strip() if isinstance(value, str) else value
 
 
 def _is_missing(value: object) -> bool:
@@ -221,52 +217,53 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
     Raises:
         HplError: naming the folder or file that does not fit.
     """
-    existing_folder(root, f"a folder with {LAYOUT}")
+    existing_folder(root, f"a folder with {_LAYOUT}")
     strays: list[Path] = []
     hidden = [entry for entry in sorted(root.iterdir()) if is_hidden(entry.name) and not is_litter(entry.name)]
     folders = _folders(root, strays)
     if not folders:
-        raise HplError(f"{root}: no folder; expected {LAYOUT}")
+        raise HplError(f"{root}: no folder; expected {_LAYOUT}")
     nested = ""
-    if len(folders) == 1 and folders[0].name.lower() not in SPLITS and _holds_folders_alone(folders[0]):
+    if len(folders) == 1 and folders[0].name.lower() not in _SPLITS and _holds_folders_alone(folders[0]):
         nested = f"the people were found one folder deeper, in {folders[0].name}/"
         folders = _folders(folders[0], strays)
-    in_split = [folder for folder in folders if folder.name.lower() in SPLITS]
+    in_split = [folder for folder in folders if folder.name.lower() in _SPLITS]
     if in_split and len(in_split) < len(folders):
         other = next(folder for folder in folders if folder not in in_split)
         raise HplError(
-            f"{root}: folder {in_split[0].name} bears the name of a split and folder {other.name} does not; expected {LAYOUT}"
+            f"{root}: folder {in_split[0].name} bears the name of a split and folder {other.name} does not; expected {_LAYOUT}"
         )
     for part in in_split:
         if not _folders(part, []):
-            raise HplError(f"{part}: no person's folder; expected {LAYOUT}, or no such split")
-    people = [(folder, *SPLITS[part.name.lower()]) for part in in_split for folder in _folders(part, strays)]
+            raise HplError(f"{part}: no person's folder; expected {_LAYOUT}, or no such split")
+    people = [(folder, *_SPLITS[part.name.lower()]) for part in in_split for folder in _folders(part, strays)]
     people = people or [(folder, "", "") for folder in folders if not in_split]
     notes = [nested] if nested else []
     linked = [folder for folder in (*in_split, *(folder for folder, *_ in people)) if folder.is_symlink()]
     if linked:
         notes.append(
-            f"{len(linked)} folders are links, such as {linked[0].name}: DVC does not look behind them, so it does not see a change there"
+            f"{len(linked)} folders are links, such as {linked[0].name}: DVC does not look behind them, "
+            "so it does not see a change there"
         )
-    return Reading(records=_folder_records(root, people, camera_pattern, strays, hidden, notes), notes=notes)
+    return Reading(records=_folder_records(root, people, camera_pattern, strays, hidden, notes), notes=notes, own_data=True)
 
 
 def _holds_folders_alone(folder: Path) -> bool:
-    """Whether a folder holds folders and no picture: it is no person's, unless it is the only person's."""
+    """Tell whether a folder holds folders and no picture: it is no person's, unless it is the only person's."""
     entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
     return any(entry.is_dir() for entry in entries) and not any(entry.suffix.lower() in PICTURE_SUFFIXES for entry in entries)
 
 
 def _folders(parent: Path, strays: list[Path]) -> list[Path]:
-    """The folders directly in `parent`. Other files are added to `strays`; a picture is an HplError, for it belongs to nobody."""
+    """List the folders in `parent`. Other files are added to `strays`; a picture is an HplError, for it belongs to nobody."""
     folders = []
     for entry in sorted(entry for entry in parent.iterdir() if not is_hidden(entry.name)):
         if entry.is_symlink() and not entry.exists():
-            raise HplError(f"{entry}: a link to nothing; expected {LAYOUT}")
+            raise HplError(f"{entry}: a link to nothing; expected {_LAYOUT}")
         if entry.is_dir():
             folders.append(entry)
         elif entry.suffix.lower() in PICTURE_SUFFIXES:
-            raise HplError(f"{entry}: a picture outside a person's folder; expected {LAYOUT}")
+            raise HplError(f"{entry}: a picture outside a person's folder; expected {_LAYOUT}")
         else:
             strays.append(entry)
     return folders
@@ -306,7 +303,7 @@ def _folder_records(
         if num_pictures == num_before:
             empty.append(person_folder)
     if not num_pictures:
-        raise HplError(f"{root}: no picture; expected {LAYOUT}")
+        raise HplError(f"{root}: no picture; expected {_LAYOUT}")
     for paths, what in (
         (empty, "folders of people hold no picture"),
         (links, "links to folders were not followed"),
@@ -318,16 +315,16 @@ def _folder_records(
 
 
 def _is_picture(file: Path) -> bool:
-    """By its suffix or, where that says nothing, by how the file begins."""
+    """Tell by its suffix or, where that says nothing, by how the file begins."""
     suffix = file.suffix.lower()
     if suffix in PICTURE_SUFFIXES or suffix == ".txt" or not file.is_file():
         return suffix in PICTURE_SUFFIXES
     with file.open("rb") as content:
-        return MAGIC.match(content.read(12)) is not None
+        return _MAGIC.match(content.read(12)) is not None
 
 
 def _walk(top: Path, root: Path, links: list[Path], hidden: list[Path]) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder from `top` down with the names in it, in order. Links to folders that could lead in a circle go to `links`."""
+    """Yield each folder from `top` down with the names in it, in order. Links to folders, which may be circles, go to `links`."""
     if top.is_symlink() and root.resolve().is_relative_to(top.resolve()):
         links.append(top)
         return
@@ -344,7 +341,7 @@ def _fail(error: OSError) -> None:
 
 
 def _captions(folder: Path, texts: list[str], stems: set[str]) -> dict[str, tuple[str, ...]]:
-    """The captions of each picture by its stem; a file without any says nothing."""
+    """Read the captions of each picture by its stem; a file without any says nothing."""
     captions = {}
     for name in texts:
         stem = Path(name).stem

@@ -15,14 +15,14 @@ from hpl.readers.records import (
     read_utf8,
     whole_number,
 )
-from hpl.tasks import DISTRACTOR_PID
+from hpl.tasks import DISTRACTOR_PID, I2I
 
-FOLDERS = {"bounding_box_train": ("train", "train"), "query": ("test", "query"), "bounding_box_test": ("test", "gallery")}
-SUFFIX = r"(?i:\.jpg\.jpg|\.jpe?g|\.png)"
-MARKET_NAME = re.compile(r"(?P<pid>-1|\d{1,9})_c(?P<camid>\d{1,9})s\d+_\d+_\d+" + SUFFIX, re.ASCII)
-DUKE_NAME = re.compile(r"(?P<pid>-1|\d{1,9})_c(?P<camid>\d{1,9})_f\d+" + SUFFIX, re.ASCII)
-MSMT17_FOLDERS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
-MSMT17_LISTS = {  # which of a version's two folders its paths are relative to; split, role
+_MARKET_FOLDERS = {"bounding_box_train": ("train", "train"), "query": ("test", "query"), "bounding_box_test": ("test", "gallery")}
+_SUFFIX = r"(?i:\.jpg\.jpg|\.jpe?g|\.png)"
+_MARKET_NAME = re.compile(r"(?P<pid>-1|\d{1,9})_c(?P<camid>\d{1,9})s\d+_\d+_\d+" + _SUFFIX, re.ASCII)
+_DUKE_NAME = re.compile(r"(?P<pid>-1|\d{1,9})_c(?P<camid>\d{1,9})_f\d+" + _SUFFIX, re.ASCII)
+_MSMT17_FOLDERS = {"V1": ("train", "test"), "V2": ("mask_train_v2", "mask_test_v2")}
+_MSMT17_LISTS = {  # which of a version's two folders its paths are relative to; split, role
     "list_train.txt": (0, "train", "train"),
     "list_val.txt": (0, "train", "train"),  # pictures of training people, which every published number trains on
     "list_query.txt": (1, "test", "query"),
@@ -31,20 +31,20 @@ MSMT17_LISTS = {  # which of a version's two folders its paths are relative to; 
 
 
 def read_market1501(root: Path) -> Reading:
-    """Market-1501 (Zheng et al., ICCV 2015). Junk keeps pid -1, distractors pid 0. HplError names a file name that does not parse."""
-    return _read_folders(root, "Market-1501", MARKET_NAME, "0002_c1s1_000451_03.jpg (pid, camera and sequence, frame, box)")
+    """Read Market-1501 (Zheng et al., ICCV 2015): junk keeps pid -1, distractors pid 0. HplError names a wrong file name."""
+    return _read_folders(root, "Market-1501", _MARKET_NAME, "0002_c1s1_000451_03.jpg (pid, camera and sequence, frame, box)")
 
 
 def read_dukemtmc_reid(root: Path) -> Reading:
-    """DukeMTMC-reID (Zheng et al., ICCV 2017), in Market-1501's layout. Officially without junk and distractors."""
-    return _read_folders(root, "DukeMTMC-reID", DUKE_NAME, "0001_c2_f0046182.jpg (pid, camera, frame)")
+    """Read DukeMTMC-reID (Zheng et al., ICCV 2017): Market-1501's layout, officially without junk and distractors."""
+    return _read_folders(root, "DukeMTMC-reID", _DUKE_NAME, "0001_c2_f0046182.jpg (pid, camera, frame)")
 
 
 def _read_folders(root: Path, name: str, pattern: re.Pattern, form: str) -> Reading:
-    home, prefix, notes = find_root(root, tuple(FOLDERS), f"the {name} folder with {', '.join(FOLDERS)}")
+    home, prefix, notes = find_root(root, tuple(_MARKET_FOLDERS), f"the {name} folder with {', '.join(_MARKET_FOLDERS)}")
     example = form.split()[0]
     records, wrong, ignored = [], [], []
-    for folder, (split, role) in FOLDERS.items():
+    for folder, (split, role) in _MARKET_FOLDERS.items():
         existing_folder(home / folder, f"the {role} pictures of {name}, {example} and so on")
         read_before = len(records)
         for entry in sorted(os.scandir(home / folder), key=lambda entry: entry.name):
@@ -82,19 +82,19 @@ def _read_folders(root: Path, name: str, pattern: re.Pattern, form: str) -> Read
     in_train, in_test = ({record.person for record in records if record.split == split} for split in ("train", "test"))
     if both := sorted(in_train & in_test - {""}):
         notes.append(f"{len(both)} people are in training and test, such as {both[0]}; the official {name} shares none")
-    return Reading(records=records, tasks=("i2i",), notes=notes)
+    return Reading(records=records, tasks=(I2I.name,), notes=notes)
 
 
 def read_msmt17(root: Path) -> Reading:
-    """MSMT17 (Wei et al., CVPR 2018). V2 has its faces blurred, which costs about five points of mAP: see `version`.
+    """Read MSMT17 (Wei et al., CVPR 2018). V2 has its faces blurred, which costs about five points of mAP: see `version`.
 
     Training and test people are both numbered from 0, so the split stands before the number in `person`. HplError names the list
     and the line of the first fault.
     """
-    folders = [folder for pair in MSMT17_FOLDERS.values() for folder in pair]
+    folders = [folder for pair in _MSMT17_FOLDERS.values() for folder in pair]
     what = "the MSMT17 folder with train/ and test/ (V1) or mask_train_v2/ and mask_test_v2/ (V2), and list_train.txt and so on"
-    home, prefix, notes = find_root(root, (*folders, *MSMT17_LISTS), what)
-    versions = [name for name, pair in MSMT17_FOLDERS.items() if any((home / folder).is_dir() for folder in pair)]
+    home, prefix, notes = find_root(root, (*folders, *_MSMT17_LISTS), what)
+    versions = [name for name, pair in _MSMT17_FOLDERS.items() if any((home / folder).is_dir() for folder in pair)]
     if len(versions) > 1:
         raise HplError(
             f"{home}: both V1 (train, test) and V2 (mask_train_v2, mask_test_v2) are there; expected one: move the other away"
@@ -103,8 +103,8 @@ def read_msmt17(root: Path) -> Reading:
         raise HplError(f"{home}: no pictures; expected {what}")
     version = versions[0]
     records = []
-    for name, (side, split, role) in MSMT17_LISTS.items():
-        folder = MSMT17_FOLDERS[version][side]
+    for name, (side, split, role) in _MSMT17_LISTS.items():
+        folder = _MSMT17_FOLDERS[version][side]
         existing_folder(home / folder, f"the {split} pictures of MSMT17 {version}")
         if name == "list_val.txt" and not (home / name).is_file():
             notes.append("list_val.txt is missing: officially 2,373 of the training pictures")
@@ -117,11 +117,11 @@ def read_msmt17(root: Path) -> Reading:
         if not listed:
             raise HplError(f"{home / name}: no picture; expected lines such as 0000/0000_000_01_0303morning_0015_0.jpg 0")
         records += listed
-    return Reading(records=records, tasks=("i2i",), version=version, notes=notes)
+    return Reading(records=records, tasks=(I2I.name,), version=version, notes=notes)
 
 
 def _listed_picture(line: str, place: str, folder: Path, prefix: str, split: str, role: str) -> PictureRecord:
-    """One line of a list: `0000/0000_000_01_0303morning_0015_0.jpg 0`, path in the folder and pid."""
+    """Read one line of a list: `0000/0000_000_01_0303morning_0015_0.jpg 0`, path in the folder and pid."""
     fields = line.split()
     if len(fields) != 2:
         raise HplError(f"{place}: {line.strip()!r} has {len(fields)} fields; expected path and pid")

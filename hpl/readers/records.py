@@ -11,7 +11,7 @@ from hpl.files import HplError
 from hpl.tasks import NO_CAMERA
 
 ROLE_OF_SPLIT = {"train": "train", "val": "val", "test": "gallery"}  # in a caption set, which has no queries among its pictures
-NOT_PICTURES = {"thumbs.db", ".ds_store", "desktop.ini"}  # what file managers leave behind
+_NOT_PICTURES = {"thumbs.db", ".ds_store", "desktop.ini"}  # what file managers leave behind
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm"} | {
     ".heic", ".heif", ".avif", ".jxl", ".jp2"  # which are not read, but must not be passed over either
 }  # fmt: skip
@@ -19,9 +19,9 @@ PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PictureRecord:
-    """One picture of a data set, or one row of its annotation. `path` is relative to the data set's folder, with forward slashes."""
+    """One picture of a data set, or one row of its annotation."""
 
-    path: str
+    path: str  # relative to the data set's folder, with forward slashes
     split: str  # train | val | test; "" if the data set does not say
     role: str  # train | val | query | gallery; "" if the data set does not say which test pictures are queries
     person: str  # who it is: the key within the data set; "" if anonymous
@@ -37,10 +37,11 @@ class Reading:
     """A data set as its reader found it."""
 
     records: Iterable[PictureRecord]  # a path may occur twice; build_manifests joins such records or names the conflict
-    tasks: tuple[str, ...] = ()  # t2i | i2i: what the set is made for; empty: i2i, and t2i if it has captions
+    tasks: tuple[str, ...] = ()  # names of TASKS it is made for; empty: i2i, and t2i if it has captions
     place: str = ""  # what comes before a record's number in a message: "reid_raw.json: record"
     version: str = ""  # of the data set, where there are several: "V1"
     notes: list[str] = field(default_factory=list)  # what a user should know of the reading; complete once records are consumed
+    own_data: bool = False  # True for a user's own: no official counts, splits that may be missing, perhaps one task alone
 
 
 def checked_path(root: Path, path: object, place: str) -> str:
@@ -56,7 +57,7 @@ def checked_path(root: Path, path: object, place: str) -> str:
 
 
 def existing_folder(root: Path, what: str) -> Path:
-    """HplError, naming what was expected there, unless `root` is a folder."""
+    """Return `root` if it is a folder; else HplError, naming what was expected there."""
     if not root.is_dir():
         raise HplError(f"{root}: folder not found; expected {what}")
     return root
@@ -86,17 +87,17 @@ def find_root(root: Path, markers: Sequence[str], what: str) -> tuple[Path, str,
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that users do not see, or that file managers and archivers leave behind."""
+    """Tell whether a file or folder is one that users do not see, or that file managers and archivers leave behind."""
     return name.startswith(".") or is_litter(name)
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder is one that file managers and archivers leave behind."""
-    return name.startswith("._") or name == "__MACOSX" or name.lower() in NOT_PICTURES
+    """Tell whether a file or folder is one that file managers and archivers leave behind."""
+    return name.startswith("._") or name == "__MACOSX" or name.lower() in _NOT_PICTURES
 
 
 def read_utf8(file: Path) -> str:
-    """A text file, its line ends made line feeds, without byte order mark; HplError names the file and a byte that is not UTF-8."""
+    """Read a text file, no byte order mark, lines ending in line feeds; HplError names the file and a byte that is not UTF-8."""
     try:
         text = file.read_bytes().decode()
     except FileNotFoundError:
@@ -107,13 +108,13 @@ def read_utf8(file: Path) -> str:
 
 
 def whole_number(text: str) -> int | None:
-    """The number from 0 to 2**31 - 1 that `text` writes in the digits 0-9, or None."""
+    """Parse a number from 0 to 2**31 - 1 in the digits 0-9; None for any other text."""
     number = int(text) if re.fullmatch("[0-9]{1,18}", text) else 2**31
     return number if number < 2**31 else None
 
 
 def checked_captions(captions: object, place: str) -> tuple[str, ...]:
-    """The sentences of a picture; HplError if one is empty or not text.
+    """Clean the sentences of a picture; HplError if one is empty or not text.
 
     White space is made single; control and zero-width characters (Unicode Cc, Cf) are removed; all else stays as it was written.
     """
@@ -133,5 +134,5 @@ def _visible(text: str) -> str:
 
 
 def _is_broken(text: str) -> bool:
-    """Whether it holds half a surrogate pair, which no file can be written with."""
+    """Tell whether it holds half a surrogate pair, which no file can be written with."""
     return not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text)

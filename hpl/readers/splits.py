@@ -1,14 +1,13 @@
-"""Splits and queries for data that comes without: by identity, drawn from a seed, whatever the order of the rows."""
+"""Splits for data that comes without: by identity, drawn from a seed, whatever the order of the rows."""
 
 import hashlib
 from collections.abc import Iterable
 
-import numpy as np
 import pandas as pd
 
 from hpl.files import HplError
 
-TEST, VAL, QUERY = range(3)  # what is drawn: each has a stream of its own
+_TEST, _VAL = range(2)  # what is drawn: each has a stream of its own; 2 is that of choose_queries
 
 
 def complete_splits(pictures: pd.DataFrame, test_share: float, seed: int) -> pd.DataFrame:
@@ -29,7 +28,7 @@ def complete_splits(pictures: pd.DataFrame, test_share: float, seed: int) -> pd.
     if not (named & (split == "test")).any():
         candidates = set(person[named & (split == "train")]) - set(person[named & (split != "train")])
         num_moved = min(_num_moved(test_share, len(set(person[named])), len(candidates)), len(candidates) - 1)
-        moved = named & pictures["person"].isin(_in_drawn_order(candidates, seed, TEST)[: max(num_moved, 0)]).to_numpy(bool)
+        moved = named & pictures["person"].isin(_in_drawn_order(candidates, seed, _TEST)[: max(num_moved, 0)]).to_numpy(bool)
         split[moved], role[moved] = "test", ""
     return pictures.assign(split=split, role=role)
 
@@ -57,7 +56,7 @@ def hold_out_validation(pictures: pd.DataFrame, val_share: float, seed: int) -> 
         )
         candidates = people[people["pid"].map(num_sets) == 1]
         findable = candidates["num_cameras" if (rows["camid"] >= 0).any() else "num_pictures"] >= 2
-        order = _in_drawn_order(candidates.index[findable], seed, VAL) + _in_drawn_order(candidates.index[~findable], seed, VAL)
+        order = _in_drawn_order(candidates.index[findable], seed, _VAL) + _in_drawn_order(candidates.index[~findable], seed, _VAL)
         num_moved = min(_num_moved(val_share, len(people), len(candidates)), len(people) - 1)
         moved = rows.index[rows["person"].isin(order[: max(num_moved, 0)])]
         split[moved] = role[moved] = "val"
@@ -69,50 +68,13 @@ def _num_moved(share: float, num_people: int, num_candidates: int) -> int:
 
 
 def _in_drawn_order(people: Iterable[str], seed: int, kind: int) -> list[str]:
-    """By a hash of the name, so that with one person more the others stay where they are, but for one or two at the edge."""
+    """Sort by a hash of the name, so that with one person more the others stay where they are, but for one or two at the edge."""
     return sorted(people, key=lambda name: hashlib.sha256(f"{seed} {kind} {name}".encode()).digest())
 
 
 def check_cameras(pictures: pd.DataFrame) -> None:
-    """HplError if some pictures of a set have a camera and some have none."""
+    """Raise HplError if some pictures of a set have a camera and some have none."""
     unknown = pictures["camid"] < 0
     if unknown.any() and not unknown.all():
         first = pictures["path"][unknown].min()
         raise HplError(f"{first}: camid is missing; expected camid for all pictures of the set, or for none")
-
-
-def choose_queries(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Make each test picture without a role a query or a gallery picture.
-
-    With cameras one picture of each person and camera is drawn, without cameras one of each person. It becomes a query if the
-    gallery keeps a picture of that person, from another camera if there are cameras.
-
-    Args:
-        pictures: of one set: columns path (unique), person, split, role, anonymous, camid, which passed check_cameras.
-    """
-    camid, person = pictures["camid"].to_numpy(), pictures["person"].to_numpy(object)
-    has_cameras = bool((camid >= 0).any())
-    role = pictures["role"].to_numpy(object, copy=True)
-    in_test = (pictures["split"] == "test").to_numpy(bool)
-    named = ~pictures["anonymous"].to_numpy(bool)
-    unknown = in_test & (role == "")
-    role[unknown] = "gallery"
-
-    candidates = np.flatnonzero(unknown & named)
-    candidates = candidates[np.argsort(pictures["path"].to_numpy(object)[candidates])]
-    drawn: dict[tuple, int] = {}
-    for row in np.random.default_rng([seed, QUERY]).permutation(candidates):
-        drawn.setdefault((person[row], camid[row]), row)
-    role[list(drawn.values())] = "query"
-
-    cameras_left: dict[str, set[int]] = {}  # of each person in the gallery
-    for row in np.flatnonzero(in_test & named & (role == "gallery")):
-        cameras_left.setdefault(person[row], set()).add(camid[row])
-    for (who, camera), row in drawn.items():
-        if who not in cameras_left:  # every picture of the person was drawn: the first stays
-            cameras_left[who] = {camera}
-            role[row] = "gallery"
-    for (who, camera), row in drawn.items():
-        if has_cameras and cameras_left[who] == {camera}:
-            role[row] = "gallery"
-    return pictures.assign(role=role)

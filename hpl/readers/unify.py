@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-LEARNT_FROM = ["train", "val", "pretrain"]  # splits that no test person may be in
+_LEARNT_FROM = ["train", "val", "pretrain"]  # splits that no test person may be in
 
 
 def unify_identities(pictures: pd.DataFrame, links: pd.DataFrame) -> pd.DataFrame:
@@ -16,10 +16,10 @@ def unify_identities(pictures: pd.DataFrame, links: pd.DataFrame) -> pd.DataFram
         links: columns left and right, pairs of rows that show the same shot.
 
     Returns:
-        The table with `pid` added (anonymous rows keep their source pid) and `role` set to "dropped" where a linked person leaves:
-        from training, validation and pretraining if it occurs in the test split of any set, from validation alone if it occurs in
-        training, from pretraining never for that reason. Links across sets join their people. A link inside a set joins nobody by itself
-        (the set says that they are two), but a test picture that stands under a training person as well takes that person out.
+        The table with `pid` added (anonymous rows keep their source pid) and `role` set to "dropped" where a linked person
+        leaves: from training, validation and pretraining if it occurs in the test split of any set, from validation alone if it
+        occurs in training, from pretraining never for that reason. Links across sets join their people. A link inside a set joins
+        nobody by itself (the set says that they are two), but a test picture under a training person too takes that person out.
     """
     named = ~pictures["anonymous"].to_numpy()
     split, role = pictures["split"].to_numpy(str), pictures["role"].to_numpy(object, copy=True)
@@ -37,7 +37,7 @@ def unify_identities(pictures: pd.DataFrame, links: pd.DataFrame) -> pd.DataFram
     for one, other in ((left, right), (right, left)):  # a picture of theirs is a test picture of somebody else, or of nobody
         tested |= set(component[one[named[one] & (split[other] == "test")]])
     trained = set(component[named & (role == "train")])
-    leaks = np.isin(component, list(tested)) & np.isin(split, LEARNT_FROM)
+    leaks = np.isin(component, list(tested)) & np.isin(split, _LEARNT_FROM)
     overlaps = np.isin(component, list(trained)) & (split == "val")
     role[named & (leaks | overlaps)] = "dropped"
     return pictures.assign(pid=pid.astype(np.int64), role=role)

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 
 from hpl.files import HplError
-from hpl.manifests.tables import Manifests
-from hpl.readers.splits import choose_queries
+from hpl.manifests.tables import Manifests, choose_queries
 from hpl.tasks import I2I, JUNK_PID, T2I, Task
 
 

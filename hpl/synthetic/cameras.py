@@ -11,12 +11,12 @@ from math import cos, pi
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-PLACES = ("street", "grass", "wall", "shop", "crossing", "plaza")
+_PLACES = ("street", "grass", "wall", "shop", "crossing", "plaza")
 SCENE_SIZE = (480, 380)  # px, width and height; larger than any canvas, so that windows differ
-HORIZON = 170  # px from the top of a scene
+_HORIZON = 170  # px from the top of a scene
 SCENES_PER_CAMERA = 3
-CAMERA_STREAM, SCENE_STREAM = 7, 8  # first words of seeds, apart from the worlds' (see render.WORLDS)
-LUMA = np.array([0.299, 0.587, 0.114])
+_CAMERA_STREAM, _SCENE_STREAM = 7, 8  # first words of seeds, apart from the worlds' (see render.WORLDS)
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +31,14 @@ class Camera:
 
 @cache
 def make_camera(seed: int, world: int, camid: int, strength: float) -> Camera:
-    """The camera `camid`; `strength` scales its cast, contrast, gamma, noise and lost detail (0: a perfect one)."""
-    rng = np.random.default_rng([seed, CAMERA_STREAM, world, camid])
+    """Make the camera `camid`; `strength` scales its cast, contrast, gamma, noise and lost detail (0: a perfect one)."""
+    rng = np.random.default_rng([seed, _CAMERA_STREAM, world, camid])
     hue = 2.4 * camid + rng.uniform(-0.3, 0.3)  # radians; 2.4 is the golden angle
     cast = np.array([cos(hue + turn * 2 * pi / 3) for turn in range(3)])
     gains = np.exp(strength * (0.10 * cast + rng.uniform(-0.16, 0.16)))
     saturation = 1 + strength * rng.uniform(-0.35, 0.15)
     contrast = 1 + strength * rng.uniform(-0.32, 0.10)
-    mix = saturation * np.eye(3) + (1 - saturation) * LUMA
+    mix = saturation * np.eye(3) + (1 - saturation) * _LUMA
     matrix = contrast * gains[:, None] * mix
     lift = 128 * (1 - contrast) * gains + strength * 10 * rng.uniform(-1, 1, size=3)
     return Camera(
@@ -51,9 +51,9 @@ def make_camera(seed: int, world: int, camid: int, strength: float) -> Camera:
 
 @cache
 def make_scene(seed: int, world: int, camid: int, index: int) -> tuple[str, Image.Image]:
-    """The place and the empty view number `index` of a camera, `SCENE_SIZE` px. Do not draw on it: copy it."""
-    rng = np.random.default_rng([seed, SCENE_STREAM, world, camid, index])
-    place = PLACES[int(rng.integers(len(PLACES)))]
+    """Draw the place and the empty view number `index` of a camera, `SCENE_SIZE` px. Do not draw on it: copy it."""
+    rng = np.random.default_rng([seed, _SCENE_STREAM, world, camid, index])
+    place = _PLACES[int(rng.integers(len(_PLACES)))]
     image = Image.new("RGB", SCENE_SIZE, _tone(rng, (120, 118, 114), 34))
     draw = ImageDraw.Draw(image)
     _draw_far(draw, place, rng)
@@ -67,27 +67,27 @@ def make_scene(seed: int, world: int, camid: int, index: int) -> tuple[str, Imag
 def _draw_far(draw: ImageDraw.ImageDraw, place: str, rng: np.random.Generator) -> None:
     width = SCENE_SIZE[0]
     if place == "grass":
-        draw.rectangle((0, 0, width, HORIZON), fill=_tone(rng, (78, 104, 66), 18))
+        draw.rectangle((0, 0, width, _HORIZON), fill=_tone(rng, (78, 104, 66), 18))
         for _ in range(40):
-            x, y, radius = rng.integers(0, width), rng.integers(0, HORIZON), rng.integers(12, 50)
+            x, y, radius = rng.integers(0, width), rng.integers(0, _HORIZON), rng.integers(12, 50)
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_tone(rng, (62, 92, 52), 22))
     elif place == "wall":
         brick = _tone(rng, (150, 96, 76), 36)
-        draw.rectangle((0, 0, width, HORIZON + 60), fill=_tone(rng, (170, 160, 150), 12))
-        for row, y in enumerate(range(0, HORIZON + 60, 14)):
+        draw.rectangle((0, 0, width, _HORIZON + 60), fill=_tone(rng, (170, 160, 150), 12))
+        for row, y in enumerate(range(0, _HORIZON + 60, 14)):
             for x in range(-15 * (row % 2), width, 30):
                 draw.rectangle((x, y, x + 27, y + 11), fill=_tone(rng, brick, 10))
     elif place == "shop":
-        draw.rectangle((0, 0, width, HORIZON + 40), fill=_tone(rng, (92, 84, 88), 30))
+        draw.rectangle((0, 0, width, _HORIZON + 40), fill=_tone(rng, (92, 84, 88), 30))
         for x in range(10, width, 110):
-            draw.rectangle((x, 40, x + 95, HORIZON + 25), fill=_tone(rng, (206, 198, 172), 30))
+            draw.rectangle((x, 40, x + 95, _HORIZON + 25), fill=_tone(rng, (206, 198, 172), 30))
             for _ in range(6):
-                left, top = x + rng.integers(0, 75), rng.integers(60, HORIZON)
+                left, top = x + rng.integers(0, 75), rng.integers(60, _HORIZON)
                 draw.rectangle((left, top, left + 18, top + 24), fill=_tone(rng, (140, 120, 120), 80))
     else:
         for x in range(0, width, 80):
-            draw.rectangle((x, 0, x + 80, HORIZON), fill=_tone(rng, (150, 146, 142), 36))
-            for y in range(8, HORIZON - 20, 36):
+            draw.rectangle((x, 0, x + 80, _HORIZON), fill=_tone(rng, (150, 146, 142), 36))
+            for y in range(8, _HORIZON - 20, 36):
                 draw.rectangle((x + 12, y, x + 32, y + 22), fill=_tone(rng, (86, 96, 112), 24))
                 draw.rectangle((x + 46, y, x + 66, y + 22), fill=_tone(rng, (86, 96, 112), 24))
 
@@ -95,7 +95,7 @@ def _draw_far(draw: ImageDraw.ImageDraw, place: str, rng: np.random.Generator) -
 def _draw_ground(draw: ImageDraw.ImageDraw, place: str, rng: np.random.Generator) -> None:
     width, height = SCENE_SIZE
     base = (96, 128, 68) if place == "grass" else (138, 134, 130)
-    top = HORIZON + {"wall": 60, "shop": 40}.get(place, int(rng.integers(-20, 30)))
+    top = _HORIZON + {"wall": 60, "shop": 40}.get(place, int(rng.integers(-20, 30)))
     ground = _tone(rng, base, 30)
     draw.rectangle((0, top, width, height), fill=ground)
     if place == "crossing":
@@ -115,7 +115,7 @@ def _draw_ground(draw: ImageDraw.ImageDraw, place: str, rng: np.random.Generator
 
 
 def _draw_clutter(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
-    """Signs, bins and bollards, in any colour."""
+    """Draw signs, bins and bollards, in any colour."""
     for _ in range(int(rng.integers(3, 8))):
         x, y = rng.integers(0, SCENE_SIZE[0]), rng.integers(40, 260)
         w, h = rng.integers(8, 40), rng.integers(20, 90)
@@ -123,6 +123,6 @@ def _draw_clutter(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
 
 
 def _tone(rng: np.random.Generator, colour: tuple[int, int, int], spread: int) -> tuple[int, int, int]:
-    """`colour` moved by up to `spread` in brightness and a third of it in each channel."""
+    """Move `colour` by up to `spread` in brightness and a third of it in each channel."""
     common, own = rng.uniform(-spread, spread), rng.uniform(-spread / 3, spread / 3, size=3)
     return tuple(int(min(250, max(5, channel + common + offset))) for channel, offset in zip(colour, own))

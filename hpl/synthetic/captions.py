@@ -1,22 +1,21 @@
 """English for what a picture shows: a small grammar with synonyms, omissions and several orders.
 
-`describe` speaks only of parts that its `visible` flags admit, and of nothing twice. `RICH` captions mention what is
-carried; `PLAIN` ones (the pretraining set's) seldom mention anything but the person and the clothes.
+`describe` speaks only of parts that its `visible` flags admit, and of nothing twice. Captions by `RICH_CHANCES` mention what is
+carried; those by `PLAIN_CHANCES` (the pretraining set's) seldom mention anything but the person and the clothes.
 """
 
 import re
-from dataclasses import dataclass
 
 import numpy as np
 
 from hpl.synthetic.people import Identity, Instance
 
-NOUNS = {
+_NOUNS = {
     "man": ("man", "man", "guy", "male", "young man", "male pedestrian"),
     "woman": ("woman", "woman", "lady", "female", "young woman", "girl", "female pedestrian"),
 }
-PRONOUNS = {"man": ("he", "his"), "woman": ("she", "her")}
-COLOUR_WORDS = {
+_PRONOUNS = {"man": ("he", "his"), "woman": ("she", "her")}
+_COLOUR_WORDS = {
     "grey": ("grey", "gray"),
     "dark blue": ("dark blue", "navy blue", "navy"),
     "light blue": ("light blue", "pale blue", "sky blue"),
@@ -26,21 +25,21 @@ COLOUR_WORDS = {
     "purple": ("purple", "violet"),
     "beige": ("beige", "tan", "khaki", "cream colored"),
 }
-HAIR_COLOUR_WORDS = {
+_HAIR_COLOUR_WORDS = {
     "black": ("black", "dark"),
     "blonde": ("blonde", "light colored"),
     "grey": ("grey", "gray"),
     "red": ("red", "ginger"),
 }
-HAIR_WORDS = {
+_HAIR_WORDS = {
     "short": ("short {} hair", "short cut {} hair", "{} hair cut short"),
     "long": ("long {} hair", "shoulder length {} hair", "{} hair down to the shoulders"),
     "curly": ("curly {} hair", "thick curly {} hair"),
     "ponytail": ("{} hair in a ponytail", "{} hair tied back in a ponytail", "a {} ponytail"),
     "bun": ("{} hair in a bun", "{} hair tied up in a bun"),
 }
-HAT_WORDS = {"cap": ("cap", "baseball cap", "hat"), "beanie": ("beanie", "knitted hat", "hat")}
-TOP_WORDS = {
+_HAT_WORDS = {"cap": ("cap", "baseball cap", "hat"), "beanie": ("beanie", "knitted hat", "hat")}
+_TOP_WORDS = {
     "t-shirt": ("t-shirt", "tee shirt", "short sleeved shirt", "short sleeved t-shirt"),
     "shirt": ("shirt", "long sleeved shirt", "button up shirt", "dress shirt"),
     "sweater": ("sweater", "pullover", "long sleeved top", "jumper"),
@@ -49,7 +48,7 @@ TOP_WORDS = {
     "vest": ("tank top", "sleeveless top", "sleeveless shirt"),
     "dress": ("dress", "knee length dress"),
 }
-PATTERN_WORDS = {
+_PATTERN_WORDS = {
     "plain": ("{first} {kind}", "plain {first} {kind}"),
     "stripes": (
         "{first} and {second} striped {kind}",
@@ -70,100 +69,82 @@ PATTERN_WORDS = {
     "inner": ("{first} {kind} over a {second} shirt", "open {first} {kind} with a {second} shirt underneath"),
     "sleeves": ("{first} {kind} with {second} sleeves", "{first} {kind} that has {second} sleeves"),
 }
-BOTTOM_WORDS = {
+_BOTTOM_WORDS = {
     "trousers": ("pants", "trousers", "dress pants", "slacks"),
     "jeans": ("jeans", "denim jeans", "denim pants"),
     "shorts": ("shorts", "knee length shorts", "short pants"),
     "skirt": ("skirt", "knee length skirt"),
     "leggings": ("leggings", "tights", "skinny pants"),
 }
-BOTTOM_PATTERN_WORDS = {
+_BOTTOM_PATTERN_WORDS = {
     "checks": ("checked {}", "plaid {}"),
     "side stripe": ("{} with a white stripe down the side", "{} with white side stripes"),
 }
-SHOES_WORDS = {
+_SHOES_WORDS = {
     "sneakers": ("sneakers", "trainers", "running shoes", "sport shoes", "shoes"),
     "shoes": ("shoes", "leather shoes", "footwear"),
     "boots": ("boots", "ankle boots"),
 }
-BAG_WORDS = {
+_BAG_WORDS = {
     "backpack": ("backpack", "rucksack", "back pack"),
     "handbag": ("handbag", "purse", "hand bag"),
     "shoulder bag": ("shoulder bag", "messenger bag", "cross body bag"),
     "plastic bag": ("plastic bag", "shopping bag", "carrier bag"),
     "suitcase": ("suitcase", "rolling suitcase", "trolley case"),
 }
-BAG_DEEDS = {
+_BAG_DEEDS = {
     "backpack": ("carrying {}", "wearing {}", "with {} on {whose} back"),
     "handbag": ("carrying {}", "holding {}", "with {} in {whose} hand"),
     "shoulder bag": ("carrying {}", "with {} across {whose} body", "with {} slung over one shoulder"),
     "plastic bag": ("carrying {}", "holding {}", "with {} in {whose} hand"),
     "suitcase": ("pulling {}", "with {} at {whose} side", "dragging {}"),
 }
-UMBRELLA_DEEDS = ("holding {} umbrella", "walking under {} umbrella", "carrying an open {bare} umbrella")
-PHONE_DEEDS = ("talking on a phone", "holding a mobile phone", "looking at a cell phone", "using a smartphone")
-BICYCLE_DEEDS = ("pushing {} bicycle", "walking with {} bike", "walking beside {} bicycle")
-VIEW_DEEDS = {
+_UMBRELLA_DEEDS = ("holding {} umbrella", "walking under {} umbrella", "carrying an open {bare} umbrella")
+_PHONE_DEEDS = ("talking on a phone", "holding a mobile phone", "looking at a cell phone", "using a smartphone")
+_BICYCLE_DEEDS = ("pushing {} bicycle", "walking with {} bike", "walking beside {} bicycle")
+_VIEW_DEEDS = {
     "front": ("facing the camera", "walking towards the camera"),
     "back": ("walking away from the camera", "seen from behind"),
     "left": ("walking to the left", "seen from the side"),
     "right": ("walking to the right", "seen from the side"),
 }
-BUILD_WORDS = {"slim": ("slim", "thin", "slender"), "heavy": ("heavy set", "stocky", "broad")}
-VOCABULARY = {  # words (regular expressions) that give away a part and occur in no phrase about another
-    "hair": ("hair", "ponytail", "bun"),
-    "hat": ("cap", "beanie", "hat"),
-    "bottom": ("pants", "trousers", "slacks", "jeans", "denim", "shorts", "skirt", "leggings", "tights"),
-    "shoes": ("shoes", "sneakers", "trainers", "footwear", "boots"),
-    "bag": ("bag", "backpack", "back pack", "rucksack", "handbag", "purse", "suitcase", "trolley"),
-    "umbrella": ("umbrella",),
-    "phone": ("phone", "smartphone"),
-    "bicycle": ("bicycle", "bike"),
-    "logo": ("logo", "print", "design"),
-    "inner": ("over a", "underneath"),
-    "sleeves": ("with [a-z ]+ sleeves", "that has"),
-    "hair_shape": ("ponytail", "bun"),
+_BUILD_WORDS = {"slim": ("slim", "thin", "slender"), "heavy": ("heavy set", "stocky", "broad")}
+_MIN_ATTRIBUTES = 3
+
+
+RICH_CHANCES = {  # that a visible attribute is mentioned
+    "top": 0.97, "bottom": 0.95, "shoes": 0.75, "hair": 0.7, "hat": 0.85, "bag": 0.85, "umbrella": 0.95,
+    "phone": 0.85, "bicycle": 0.95, "view": 0.15, "build": 0.15,
+}  # fmt: skip
+PLAIN_CHANCES = {
+    "top": 1.0, "bottom": 0.95, "shoes": 0.7, "hair": 0.65, "hat": 0.8, "bag": 0.15, "umbrella": 0.15,
+    "phone": 0.1, "bicycle": 0.15, "view": 0.0, "build": 0.0,
 }  # fmt: skip
 
 
-MIN_ATTRIBUTES = 3
+def describe(
+    identity: Identity, instance: Instance, visible: dict[str, bool], chances: dict[str, float], rng: np.random.Generator
+) -> str:
+    """Write a caption (ASCII, one to three sentences); the same arguments and generator state give the same words."""
+    return _Caption(identity, instance, visible, chances, rng).compose()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """The chance that a visible attribute is mentioned."""
-
-    chances: dict[str, float]
-
-
-RICH = Style(
-    chances={
-        "top": 0.97, "bottom": 0.95, "shoes": 0.75, "hair": 0.7, "hat": 0.85, "bag": 0.85, "umbrella": 0.95,
-        "phone": 0.85, "bicycle": 0.95, "view": 0.15, "build": 0.15,
-    },
-)  # fmt: skip
-PLAIN = Style(
-    chances={
-        "top": 1.0, "bottom": 0.95, "shoes": 0.7, "hair": 0.65, "hat": 0.8, "bag": 0.15, "umbrella": 0.15,
-        "phone": 0.1, "bicycle": 0.15, "view": 0.0, "build": 0.0,
-    },
-)  # fmt: skip
-
-
-def describe(identity: Identity, instance: Instance, visible: dict[str, bool], style: Style, rng: np.random.Generator) -> str:
-    """One caption (ASCII, one to three sentences); the same arguments and generator state give the same words."""
-    return _Caption(identity, instance, visible, style, rng).compose()
-
-
-def tokenize(caption: str) -> list[str]:
-    """Lower-case words without punctuation, as `processed_tokens` of CUHK-PEDES."""
+def processed_tokens(caption: str) -> list[str]:
+    """Split a caption into lower-case words without punctuation, as `processed_tokens` of CUHK-PEDES."""
     return re.findall(r"[a-z0-9-]+", caption.lower())
 
 
 class _Caption:
-    def __init__(self, identity: Identity, instance: Instance, visible: dict[str, bool], style: Style, rng: np.random.Generator):
-        self.who, self.how, self.seen, self.style, self.rng = identity, instance, visible, style, rng
-        self.pronoun, self.whose = PRONOUNS[identity.gender]
+    def __init__(
+        self,
+        identity: Identity,
+        instance: Instance,
+        visible: dict[str, bool],
+        chances: dict[str, float],
+        rng: np.random.Generator,
+    ):
+        self.who, self.how, self.seen, self.chances, self.rng = identity, instance, visible, chances, rng
+        self.pronoun, self.whose = _PRONOUNS[identity.gender]
         self.said = self._choose_attributes()
 
     def compose(self) -> str:
@@ -177,7 +158,7 @@ class _Caption:
         return order(subject, clothes, extras, hair, deeds)
 
     def _in_one(self, subject: str, clothes: list[str], extras: list[str], hair: str, deeds: list[str]) -> str:
-        """A man with short hair wearing a shirt, jeans and shoes. He is carrying a bag."""
+        """Write: A man with short hair wearing a shirt, jeans and shoes. He is carrying a bag."""
         start = subject + (f" with {hair}" if hair else "")
         worn = clothes + extras
         verb = self._pick(("wearing", "in", "dressed in", "who wears"))
@@ -186,7 +167,7 @@ class _Caption:
         return f"{_sentence(start)} {self._doing(deeds)}".strip()
 
     def _clothes_first(self, subject: str, clothes: list[str], extras: list[str], hair: str, deeds: list[str]) -> str:
-        """The man is wearing a shirt and jeans. He has short hair. He is carrying a bag and wears shoes."""
+        """Write: The man is wearing a shirt and jeans. He has short hair. He is carrying a bag and wears shoes."""
         the = self._pick((subject, "the " + subject.split(" ", 1)[1]))
         first = _sentence(f"{the} {self._pick(('is wearing', 'wears', 'is dressed in', 'has on'))} {_join(clothes)}")
         parts = [f"has {hair}"] if hair else []
@@ -195,7 +176,7 @@ class _Caption:
         return " ".join(text for text in (first, second, self._doing(deeds)) if text)
 
     def _with_first(self, subject: str, clothes: list[str], extras: list[str], hair: str, deeds: list[str]) -> str:
-        """A man carrying a bag is wearing a shirt and jeans with shoes, and has short hair."""
+        """Write: A man carrying a bag is wearing a shirt and jeans with shoes, and has short hair."""
         start = f"{subject} {deeds[0]}" if deeds else subject
         text = f"{start} is wearing {_join(clothes)}"
         text += f" with {_join(extras)}" if extras else ""
@@ -203,7 +184,7 @@ class _Caption:
         return f"{_sentence(text)} {self._doing(deeds[1:])}".strip()
 
     def _wearing_first(self, subject: str, clothes: list[str], extras: list[str], hair: str, deeds: list[str]) -> str:
-        """Wearing a shirt and jeans, the man has short hair and is carrying a bag. He is wearing shoes."""
+        """Write: Wearing a shirt and jeans, the man has short hair and is carrying a bag. He is wearing shoes."""
         the = "the " + subject.split(" ", 1)[1]
         parts = [f"has {hair}"] if hair else []
         parts += [f"is {deeds[0]}" if not deeds[0].startswith("with ") else f"walks {deeds[0]}"] if deeds else []
@@ -212,15 +193,15 @@ class _Caption:
         return f"{first} {self._doing(deeds[1:])}".strip()
 
     def _doing(self, deeds: list[str]) -> str:
-        """One sentence for whatever is carried or done, or nothing."""
+        """Write one sentence for whatever is carried or done, or nothing."""
         active = [deed for deed in deeds if not deed.startswith("with ")]
         passive = [deed for deed in deeds if deed.startswith("with ")]
         words = [f"is {' and '.join(active)}" if active else "walks", *passive]
         return _sentence(f"{self.pronoun} {' '.join(words)}") if deeds else ""
 
     def _subject(self) -> str:
-        noun = self._pick(NOUNS[self.who.gender])
-        words = BUILD_WORDS.get(self.who.build)
+        noun = self._pick(_NOUNS[self.who.gender])
+        words = _BUILD_WORDS.get(self.who.build)
         return f"{self._pick(words)} {noun}" if words and " " not in noun and "build" in self.said else noun
 
     def _top(self) -> str:
@@ -231,18 +212,18 @@ class _Caption:
             pattern = "plain"
         if pattern != "plain" and self.rng.random() < 0.12:
             pattern = "plain"
-        words = PATTERN_WORDS[pattern]
+        words = _PATTERN_WORDS[pattern]
         if pattern == "plain" and self.rng.random() < 0.9:
             words = words[:1]
         colours = {"first": self._colour(self.who.top_colour), "second": self._colour(self.who.second_colour)}
-        return _article(self._pick(words).format(kind=self._pick(TOP_WORDS[self.who.top]), **colours))
+        return _article(self._pick(words).format(kind=self._pick(_TOP_WORDS[self.who.top]), **colours))
 
     def _bottom(self) -> str:
         if "bottom" not in self.said:
             return ""
-        kind = self._pick(BOTTOM_WORDS[self.who.bottom])
+        kind = self._pick(_BOTTOM_WORDS[self.who.bottom])
         phrase = f"{self._colour(self.who.bottom_colour)} {kind}"
-        words = BOTTOM_PATTERN_WORDS.get(self.who.bottom_pattern)
+        words = _BOTTOM_PATTERN_WORDS.get(self.who.bottom_pattern)
         if words and self.rng.random() < 0.7:
             phrase = self._pick(words).format(phrase)
         if self.who.bottom == "skirt":
@@ -252,56 +233,56 @@ class _Caption:
     def _shoes(self) -> str:
         if "shoes" not in self.said:
             return ""
-        phrase = f"{self._colour(self.who.shoes_colour)} {self._pick(SHOES_WORDS[self.who.shoes])}"
+        phrase = f"{self._colour(self.who.shoes_colour)} {self._pick(_SHOES_WORDS[self.who.shoes])}"
         return f"a pair of {phrase}" if self.rng.random() < 0.2 else phrase
 
     def _hat(self) -> str:
         if "hat" not in self.said:
             return ""
-        return _article(f"{self._colour(self.who.hat_colour)} {self._pick(HAT_WORDS[self.who.hat])}")
+        return _article(f"{self._colour(self.who.hat_colour)} {self._pick(_HAT_WORDS[self.who.hat])}")
 
     def _hair(self) -> str:
         style = self.who.hair
         if "hair" not in self.said:
             return ""
-        colour = self._pick(HAIR_COLOUR_WORDS.get(self.who.hair_colour, (self.who.hair_colour,)))
+        colour = self._pick(_HAIR_COLOUR_WORDS.get(self.who.hair_colour, (self.who.hair_colour,)))
         if style in ("ponytail", "bun") and not self.seen["hair_shape"]:
             return f"{colour} hair"
         if self.seen["hat"] and style == "short":
             return f"{colour} hair"
-        return self._pick(HAIR_WORDS[style]).format(colour)
+        return self._pick(_HAIR_WORDS[style]).format(colour)
 
     def _deeds(self) -> list[str]:
-        """What the person carries and does, participles, in random order."""
+        """List what the person carries and does, participles, in random order."""
         deeds, bag = [], self.how.bag
         if "bag" in self.said:
-            thing = _article(f"{self._colour(self.how.bag_colour)} {self._pick(BAG_WORDS[bag])}")
-            deeds.append(self._pick(BAG_DEEDS[bag]).format(thing, whose=self.whose))
+            thing = _article(f"{self._colour(self.how.bag_colour)} {self._pick(_BAG_WORDS[bag])}")
+            deeds.append(self._pick(_BAG_DEEDS[bag]).format(thing, whose=self.whose))
         if "umbrella" in self.said:
             colour = self._colour(self.how.umbrella_colour)
-            deeds.append(self._pick(UMBRELLA_DEEDS).format(_article(colour), bare=colour))
+            deeds.append(self._pick(_UMBRELLA_DEEDS).format(_article(colour), bare=colour))
         if "phone" in self.said:
-            deeds.append(self._pick(PHONE_DEEDS))
+            deeds.append(self._pick(_PHONE_DEEDS))
         if "bicycle" in self.said:
-            deeds.append(self._pick(BICYCLE_DEEDS).format(_article(self._colour(self.how.bicycle_colour))))
+            deeds.append(self._pick(_BICYCLE_DEEDS).format(_article(self._colour(self.how.bicycle_colour))))
         if "view" in self.said:
-            deeds.append(self._pick(VIEW_DEEDS[self.how.viewpoint]))
+            deeds.append(self._pick(_VIEW_DEEDS[self.how.viewpoint]))
         return self._shuffled(deeds)
 
     def _choose_attributes(self) -> set[str]:
-        """What to mention of all that can be seen: by chance, but `MIN_ATTRIBUTES` if there are as many."""
-        ready = {attribute: self.seen.get(attribute, True) for attribute in self.style.chances}
+        """Choose what to mention of all that can be seen: by chance, but `_MIN_ATTRIBUTES` if there are as many."""
+        ready = {attribute: self.seen.get(attribute, True) for attribute in self.chances}
         ready["hair"] &= self.who.hair != "bald"
-        ready["build"] = self.who.build in BUILD_WORDS
-        said = {name for name, chance in self.style.chances.items() if self.rng.random() < chance and ready[name]}
-        spare = [name for name in self.style.chances if ready[name] and name not in said]
-        return said | set(spare[: max(0, MIN_ATTRIBUTES - len(said))])
+        ready["build"] = self.who.build in _BUILD_WORDS
+        said = {name for name, chance in self.chances.items() if self.rng.random() < chance and ready[name]}
+        spare = [name for name in self.chances if ready[name] and name not in said]
+        return said | set(spare[: max(0, _MIN_ATTRIBUTES - len(said))])
 
     def _colour(self, name: str) -> str:
-        return self._pick(COLOUR_WORDS.get(name, (name,)))
+        return self._pick(_COLOUR_WORDS.get(name, (name,)))
 
     def _pick(self, words: tuple[str, ...]) -> str:
-        """Any of the words, the first one most often."""
+        """Draw any of the words, the first one most often."""
         if self.rng.random() < 0.3:
             return words[0]
         return words[int(self.rng.integers(len(words)))]
@@ -315,7 +296,7 @@ def _article(phrase: str) -> str:
 
 
 def _join(phrases: list[str]) -> str:
-    """a, b and c"""
+    """Join phrases: a, b and c."""
     return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 

@@ -1,7 +1,7 @@
 """A posed pedestrian as polygons, ellipses and tapered limbs, on a picture and on a map of its parts.
 
 Body coordinates: y runs from 0 (crown) to 1 (soles), x from the body's axis, both in body heights. Side views
-are drawn facing +x; `Canvas` mirrors them for the left. Whatever is drawn last hides what lies under it, on
+are drawn facing +x; `BodyCanvas` mirrors them for the left. Whatever is drawn last hides what lies under it, on
 the picture and on the map alike, so the map afterwards says what can be seen.
 """
 
@@ -10,7 +10,7 @@ from math import cos, hypot, pi, sin
 
 from PIL import Image, ImageChops, ImageDraw
 
-from hpl.synthetic.people import COLOURS, HAIR_COLOURS, SKIN_COLOURS, Identity, Instance
+from hpl.synthetic.people import CLOTHES_COLOURS, HAIR_COLOURS, SKIN_COLOURS, Identity, Instance
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -19,21 +19,21 @@ PARTS = (
     "background", "skin", "hair", "hair_shape", "hat", "top", "logo", "inner", "sleeves", "bottom", "shoes",
     "bag", "umbrella", "phone", "bicycle", "occluder",
 )  # fmt: skip
-PART = {name: index for index, name in enumerate(PARTS)}
+_PART_INDEX = {name: index for index, name in enumerate(PARTS)}
 
-BUILD_WIDTH = {"slim": 0.84, "average": 1.0, "heavy": 1.26}
-HEAD_HEIGHT = {"short": 0.152, "average": 0.137, "tall": 0.124}
-HIP_HEIGHT = {"short": 0.52, "average": 0.505, "tall": 0.485}
-SHOULDER_WIDTH = {"man": 0.122, "woman": 0.104}  # half of it
-HIP_WIDTH = {"man": 0.080, "woman": 0.090}
-HEM = {"t-shirt": 0.04, "shirt": 0.05, "sweater": 0.04, "jacket": 0.06, "coat": 0.22, "vest": 0.03, "dress": 0.20}
-SLEEVE = {"t-shirt": 0.6, "vest": 0.0, "dress": 0.45}  # share of the upper arm; tops not named reach the wrist
-LEG_WIDTH = {"trousers": 0.062, "jeans": 0.056, "shorts": 0.066, "leggings": 0.044, "skirt": 0.04, "none": 0.04}
-UPPER_ARM, FORE_ARM = 0.155, 0.14
-PATTERN_TILE = 320  # px, no smaller than a canvas
+_BUILD_WIDTH = {"slim": 0.84, "average": 1.0, "heavy": 1.26}
+_HEAD_HEIGHT = {"short": 0.152, "average": 0.137, "tall": 0.124}
+_HIP_HEIGHT = {"short": 0.52, "average": 0.505, "tall": 0.485}
+_SHOULDER_WIDTH = {"man": 0.122, "woman": 0.104}  # half of it
+_HIP_WIDTH = {"man": 0.080, "woman": 0.090}
+_HEM = {"t-shirt": 0.04, "shirt": 0.05, "sweater": 0.04, "jacket": 0.06, "coat": 0.22, "vest": 0.03, "dress": 0.20}
+_SLEEVE = {"t-shirt": 0.6, "vest": 0.0, "dress": 0.45}  # share of the upper arm; tops not named reach the wrist
+_LEG_WIDTH = {"trousers": 0.062, "jeans": 0.056, "shorts": 0.066, "leggings": 0.044, "skirt": 0.04, "none": 0.04}
+_UPPER_ARM, _FORE_ARM = 0.155, 0.14
+_PATTERN_TILE = 320  # px, no smaller than a canvas
 
 
-class Canvas:
+class BodyCanvas:
     """A picture and its map of parts under one body's coordinate frame."""
 
     def __init__(self, image: Image.Image, parts: Image.Image, *, origin: Point, scale: float, mirror: bool):
@@ -47,7 +47,7 @@ class Canvas:
     def polygon(self, points: list[Point], colour: Colour, part: str, *, shaded: bool = False) -> None:
         """Fill a polygon; `shaded` leaves a darker border on its right (the light comes from the left)."""
         pixels = [self.pixel(point) for point in points]
-        self._mark.polygon(pixels, fill=PART[part])
+        self._mark.polygon(pixels, fill=_PART_INDEX[part])
         if shaded:
             self._paint.polygon(pixels, fill=shade(colour, 0.68))
             left, right = min(x for x, _ in pixels), max(x for x, _ in pixels)
@@ -58,31 +58,31 @@ class Canvas:
     def ellipse(self, centre: Point, radii: Point, colour: Colour, part: str) -> None:
         x, y = self.pixel(centre)
         rx, ry = radii[0] * self.scale, radii[1] * self.scale
-        self._mark.ellipse((x - rx, y - ry, x + rx, y + ry), fill=PART[part])
+        self._mark.ellipse((x - rx, y - ry, x + rx, y + ry), fill=_PART_INDEX[part])
         self._paint.ellipse((x - rx, y - ry, x + rx, y + ry), fill=colour)
 
     def ring(self, centre: Point, radii: Point, colour: Colour, part: str, width: float) -> None:
         x, y = self.pixel(centre)
         box = (x - radii[0] * self.scale, y - radii[1] * self.scale, x + radii[0] * self.scale, y + radii[1] * self.scale)
         thickness = max(1, round(width * self.scale))
-        self._mark.ellipse(box, outline=PART[part], width=thickness)
+        self._mark.ellipse(box, outline=_PART_INDEX[part], width=thickness)
         self._paint.ellipse(box, outline=colour, width=thickness)
 
     def line(self, points: list[Point], colour: Colour, part: str, width: float) -> None:
         pixels, thickness = [self.pixel(point) for point in points], max(1, round(width * self.scale))
-        self._mark.line(pixels, fill=PART[part], width=thickness)
+        self._mark.line(pixels, fill=_PART_INDEX[part], width=thickness)
         self._paint.line(pixels, fill=colour, width=thickness)
 
     def limb(self, points: list[Point], widths: list[float], colour: Colour, part: str) -> None:
-        """A chain of tapered segments with round joints, darker on its right."""
+        """Draw a chain of tapered segments with round joints, darker on its right."""
         for dark in (True, False):
             tone = shade(colour, 0.7) if dark else colour
             for (start, end), (first, last) in zip(zip(points, points[1:]), zip(widths, widths[1:])):
-                self._segment(start, end, first, last, tone, None if not dark else PART[part])
+                self._segment(start, end, first, last, tone, None if not dark else _PART_INDEX[part])
 
     def pattern(self, part: str, mask: Image.Image, colour: Colour) -> None:
         """Print `colour` through a pattern mask on all that is now visible of `part`."""
-        index = PART[part]
+        index = _PART_INDEX[part]
         visible = self.parts.point([215 if value == index else 0 for value in range(256)])
         shifted = ImageChops.offset(mask, int(self.origin[0]) % 16, int(self.origin[1]) % 16)
         shifted = shifted.crop((0, 0, *visible.size))
@@ -109,11 +109,11 @@ class Canvas:
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """`colour` made darker (factor < 1) or lighter, clipped to 0..255."""
+    """Make `colour` darker (factor < 1) or lighter, clipped to 0..255."""
     return tuple(min(255, max(0, int(channel * factor))) for channel in colour)
 
 
-def draw_pedestrian(canvas: Canvas, identity: Identity, instance: Instance) -> None:
+def draw_pedestrian(canvas: BodyCanvas, identity: Identity, instance: Instance) -> None:
     """Draw one dressed pedestrian with whatever the sighting adds, in the canvas's frame."""
     _Pedestrian(canvas, identity, instance).draw()
 
@@ -121,24 +121,24 @@ def draw_pedestrian(canvas: Canvas, identity: Identity, instance: Instance) -> N
 class _Pedestrian:
     """The proportions, pose and dyes of one drawing; each method draws one thing."""
 
-    def __init__(self, canvas: Canvas, identity: Identity, instance: Instance):
+    def __init__(self, canvas: BodyCanvas, identity: Identity, instance: Instance):
         self.canvas, self.who, self.how = canvas, identity, instance
         self.side = instance.viewpoint in ("left", "right")
         self.back = instance.viewpoint == "back"
         self.swing = sin(instance.phase)
-        self.wide = BUILD_WIDTH[identity.build]
-        self.head = HEAD_HEIGHT[identity.height]
-        self.hip = HIP_HEIGHT[identity.height]
+        self.wide = _BUILD_WIDTH[identity.build]
+        self.head = _HEAD_HEIGHT[identity.height]
+        self.hip = _HIP_HEIGHT[identity.height]
         self.shoulder = self.head + 0.04
-        self.half_shoulder = SHOULDER_WIDTH[identity.gender] * (0.5 + 0.5 * self.wide) * (0.62 if self.side else 1)
-        self.half_hip = HIP_WIDTH[identity.gender] * self.wide * (0.9 if self.side else 1)
+        self.half_shoulder = _SHOULDER_WIDTH[identity.gender] * (0.5 + 0.5 * self.wide) * (0.62 if self.side else 1)
+        self.half_hip = _HIP_WIDTH[identity.gender] * self.wide * (0.9 if self.side else 1)
         tints = identity.tints
-        self.top = _dye(COLOURS[identity.top_colour], tints[0:3])
-        self.bottom = _dye(COLOURS.get(identity.bottom_colour, COLOURS["black"]), tints[3:6])
+        self.top = _dye(CLOTHES_COLOURS[identity.top_colour], tints[0:3])
+        self.bottom = _dye(CLOTHES_COLOURS.get(identity.bottom_colour, CLOTHES_COLOURS["black"]), tints[3:6])
         self.hair = _dye(HAIR_COLOURS.get(identity.hair_colour, HAIR_COLOURS["black"]), tints[6:9])
         self.skin = SKIN_COLOURS[identity.skin]
-        self.second = COLOURS.get(identity.second_colour, self.top)
-        self.shoes = COLOURS[identity.shoes_colour]
+        self.second = CLOTHES_COLOURS.get(identity.second_colour, self.top)
+        self.shoes = CLOTHES_COLOURS[identity.shoes_colour]
         self.near_arm, self.far_arm = self._arms()
 
     def draw(self) -> None:
@@ -162,32 +162,32 @@ class _Pedestrian:
             self._umbrella()
 
     def _arms(self) -> tuple[list[Point], list[Point]]:
-        """Shoulder, elbow and hand of the near (or right) and the far (or left) arm."""
+        """Place shoulder, elbow and hand of the near (or right) and the far (or left) arm."""
         phone, umbrella = self.how.phone, self.how.umbrella_colour != "none"
         y = self.shoulder + 0.025
         if self.side:
-            near = _chain((0.0, y), (-0.5 * self.swing, UPPER_ARM), (-0.5 * self.swing + 0.35, FORE_ARM))
-            far = _chain((0.0, y), (0.5 * self.swing, UPPER_ARM), (0.5 * self.swing + 0.35, FORE_ARM))
+            near = _chain((0.0, y), (-0.5 * self.swing, _UPPER_ARM), (-0.5 * self.swing + 0.35, _FORE_ARM))
+            far = _chain((0.0, y), (0.5 * self.swing, _UPPER_ARM), (0.5 * self.swing + 0.35, _FORE_ARM))
             if self.how.bicycle_colour != "none":
-                near = far = _chain((0.0, y), (0.5, UPPER_ARM), (1.0, FORE_ARM))
+                near = far = _chain((0.0, y), (0.5, _UPPER_ARM), (1.0, _FORE_ARM))
             if phone:
-                near = _chain((0.0, y), (0.35, UPPER_ARM), (2.3, FORE_ARM * 0.9))
+                near = _chain((0.0, y), (0.35, _UPPER_ARM), (2.3, _FORE_ARM * 0.9))
             if umbrella:
-                far = _chain((0.0, y), (0.4, UPPER_ARM), (2.4, FORE_ARM))
+                far = _chain((0.0, y), (0.4, _UPPER_ARM), (2.4, _FORE_ARM))
             return near, far
         x = self.half_shoulder - 0.012
         spread = 0.10 + 0.10 * (self.wide - 1)
-        near = _chain((x, y), (spread, UPPER_ARM), (0.04 - 0.10 * self.swing, FORE_ARM * (1 - 0.08 * self.swing)))
-        far = _chain((-x, y), (-spread, UPPER_ARM), (-0.04 - 0.10 * self.swing, FORE_ARM * (1 + 0.08 * self.swing)))
+        near = _chain((x, y), (spread, _UPPER_ARM), (0.04 - 0.10 * self.swing, _FORE_ARM * (1 - 0.08 * self.swing)))
+        far = _chain((-x, y), (-spread, _UPPER_ARM), (-0.04 - 0.10 * self.swing, _FORE_ARM * (1 + 0.08 * self.swing)))
         if phone:
-            near = _chain((x, y), (spread + 0.15, UPPER_ARM), (pi + 0.55, FORE_ARM))
+            near = _chain((x, y), (spread + 0.15, _UPPER_ARM), (pi + 0.55, _FORE_ARM))
         if umbrella:
-            far = _chain((-x, y), (-spread - 0.1, UPPER_ARM), (pi - 0.35, FORE_ARM))
+            far = _chain((-x, y), (-spread - 0.1, _UPPER_ARM), (pi - 0.35, _FORE_ARM))
         return near, far
 
     def _arm(self, joints: list[Point], *, raised: bool) -> None:
         canvas, width = self.canvas, 0.046 * (0.45 + 0.55 * self.wide)
-        reach = SLEEVE.get(self.who.top, 2.0)
+        reach = _SLEEVE.get(self.who.top, 2.0)
         start, elbow, hand = joints
         canvas.limb([start, elbow, hand], [width, width * 0.85, width * 0.62], self.skin, "skin")
         canvas.ellipse(hand, (0.017, 0.020), self.skin, "skin")
@@ -206,7 +206,7 @@ class _Pedestrian:
     def _legs(self) -> None:
         who, canvas = self.who, self.canvas
         girth = 0.55 + 0.45 * self.wide
-        width = LEG_WIDTH[who.bottom] * girth
+        width = _LEG_WIDTH[who.bottom] * girth
         bare = who.bottom in ("shorts", "skirt", "none")
         for joints, toe in self._leg_joints():
             hip, knee, ankle = joints
@@ -222,7 +222,7 @@ class _Pedestrian:
             if who.bottom_pattern == "side stripe":
                 end = [hip, knee] if bare else [hip, knee, ankle]
                 out = 0.0 if self.side else (0.3 if hip[0] > 0 else -0.3) * width
-                canvas.line([(x + out, y) for x, y in end], COLOURS["white"], "bottom", 0.013)
+                canvas.line([(x + out, y) for x, y in end], CLOTHES_COLOURS["white"], "bottom", 0.013)
         if who.bottom == "skirt":
             half, hem = self.half_hip, self.hip + 0.17
             points = [(-half * 0.85, self.hip - 0.09), (half * 0.85, self.hip - 0.09), (half * 1.35, hem), (-half * 1.35, hem)]
@@ -232,10 +232,10 @@ class _Pedestrian:
             points = [(-half, self.hip - 0.08), (half, self.hip - 0.08), (half, self.hip + 0.04), (-half, self.hip + 0.04)]
             canvas.polygon(points, self.bottom, "bottom", shaded=True)
         if who.bottom_pattern == "checks":
-            canvas.pattern("bottom", _pattern("checks"), COLOURS["white"])
+            canvas.pattern("bottom", _pattern("checks"), CLOTHES_COLOURS["white"])
 
     def _leg_joints(self) -> list[tuple[list[Point], Point]]:
-        """Hip, knee and ankle of the far and the near leg, each with the direction of its toes."""
+        """Place hip, knee and ankle of the far and the near leg, each with the direction of its toes."""
         thigh = shank = (0.955 - self.hip) / 2
         legs = []
         for turn in (-1, 1):
@@ -259,14 +259,14 @@ class _Pedestrian:
             canvas.limb([_between(knee, ankle, 0.4), ankle], [0.046, 0.040], colour, "shoes")
         canvas.limb([(x - toe[0] * 0.25, y + 0.014), (x + toe[0], y + 0.014 + toe[1])], [0.040, 0.032], colour, "shoes")
         if self.who.shoes == "sneakers":
-            sole = COLOURS["white"] if self.who.shoes_colour != "white" else COLOURS["grey"]
+            sole = CLOTHES_COLOURS["white"] if self.who.shoes_colour != "white" else CLOTHES_COLOURS["grey"]
             y += 0.032 + toe[1] * 0.6
             canvas.line([(x - 0.02 - toe[0] * 0.2, y), (x + 0.02 + toe[0] * 0.7, y)], sole, "shoes", 0.008)
 
     def _torso(self) -> None:
         canvas, who = self.canvas, self.who
         shoulder, half, hip_half = self.shoulder, self.half_shoulder, self.half_hip
-        hem, waist = self.hip + HEM[who.top], self.shoulder + 0.20
+        hem, waist = self.hip + _HEM[who.top], self.shoulder + 0.20
         waist_half = hip_half * (0.95 if who.gender == "man" else 0.80) * (1.08 if who.build == "heavy" else 1)
         flare = {"dress": 1.4, "coat": 1.25, "jacket": 1.1}.get(who.top, 1.04)
         neck = 0.028 if not self.side else 0.024
@@ -307,13 +307,9 @@ class _Pedestrian:
             half = rx * (0.75 if self.side else 1.12)
             low = head + 0.085
             locks = [
-                (back - half * 0.9, middle * 0.7),
-                (back + half * 0.9, middle * 0.7),
-                (back + half, head),
-                (back + half * 0.7, low),
-                (back - half * 0.7, low),
-                (back - half, head),
-            ]
+                (back - half * 0.9, middle * 0.7), (back + half * 0.9, middle * 0.7), (back + half, head),
+                (back + half * 0.7, low), (back - half * 0.7, low), (back - half, head),
+            ]  # fmt: skip
             canvas.polygon(locks, hair, "hair", shaded=True)
             if not self.side and not self.back:
                 canvas.polygon(
@@ -362,7 +358,7 @@ class _Pedestrian:
     def _hat(self, rx: float, forward: float) -> None:
         if self.who.hat == "none":
             return
-        canvas, head, colour = self.canvas, self.head, COLOURS[self.who.hat_colour]
+        canvas, head, colour = self.canvas, self.head, CLOTHES_COLOURS[self.who.hat_colour]
         tall = 0.42 if self.who.hat == "cap" else 0.50
         canvas.ellipse((0, head * 0.16), (rx * 1.1, head * 0.24), colour, "hat")
         canvas.polygon(_rectangle(0, head * (tall + 0.10) / 2, rx * 1.1, head * (tall - 0.10) / 2), colour, "hat", shaded=True)
@@ -376,7 +372,7 @@ class _Pedestrian:
         bag, canvas = self.how.bag, self.canvas
         if bag == "none":
             return
-        colour = COLOURS[self.how.bag_colour]
+        colour = CLOTHES_COLOURS[self.how.bag_colour]
         if bag == "backpack" and not self.side:
             self._backpack()
         elif bag == "shoulder bag":
@@ -394,13 +390,9 @@ class _Pedestrian:
                 canvas.polygon(points, colour, "bag", shaded=True)
             else:
                 points = [
-                    (x - 0.010, y),
-                    (x + 0.010, y),
-                    (x + 0.052, y + 0.10),
-                    (x + 0.040, y + 0.17),
-                    (x - 0.040, y + 0.17),
-                    (x - 0.052, y + 0.10),
-                ]
+                    (x - 0.010, y), (x + 0.010, y), (x + 0.052, y + 0.10),
+                    (x + 0.040, y + 0.17), (x - 0.040, y + 0.17), (x - 0.052, y + 0.10),
+                ]  # fmt: skip
                 canvas.polygon(points, shade(colour, 0.96), "bag", shaded=True)
                 canvas.line([(x, y + 0.03), (x - 0.02, y + 0.15)], shade(colour, 0.75), "bag", 0.006)
         elif bag == "suitcase":
@@ -413,13 +405,13 @@ class _Pedestrian:
                 canvas.ellipse((x + offset, 0.97), (0.013, 0.013), (25, 25, 25), "bag")
 
     def _low_hand(self) -> Point:
-        """The hand that is free to hang down; with both hands raised, the crook of an elbow."""
+        """Find the hand that is free to hang down; with both hands raised, the crook of an elbow."""
         if not self.how.phone:
             return self.near_arm[2]
         return self.far_arm[2] if self.how.umbrella_colour == "none" else self.near_arm[1]
 
     def _backpack(self) -> None:
-        canvas, colour = self.canvas, COLOURS[self.how.bag_colour]
+        canvas, colour = self.canvas, CLOTHES_COLOURS[self.how.bag_colour]
         high, low = self.shoulder + 0.01, self.shoulder + 0.25
         if self.back:
             canvas.polygon(_rounded(0, (high + low) / 2, 0.088, (low - high) / 2), colour, "bag", shaded=True)
@@ -434,7 +426,7 @@ class _Pedestrian:
                 canvas.line([(x * 0.55, high - 0.01), (x * 0.62, high + 0.16), (x * 0.85, high + 0.2)], colour, "bag", 0.024)
 
     def _umbrella(self) -> None:
-        canvas, colour = self.canvas, COLOURS[self.how.umbrella_colour]
+        canvas, colour = self.canvas, CLOTHES_COLOURS[self.how.umbrella_colour]
         x, y = self.far_arm[2]
         canvas.line([(x, y + 0.02), (x * 0.6, -0.06)], (60, 60, 62), "umbrella", 0.010)
         centre, half = x * 0.6, 0.215
@@ -445,7 +437,7 @@ class _Pedestrian:
             canvas.line([(centre, -0.135), (centre - half + half * step / 3, 0.012)], shade(colour, 0.7), "umbrella", 0.006)
 
     def _bicycle(self) -> None:
-        canvas, colour, tyre = self.canvas, COLOURS[self.how.bicycle_colour], (30, 30, 32)
+        canvas, colour, tyre = self.canvas, CLOTHES_COLOURS[self.how.bicycle_colour], (30, 30, 32)
         if not self.side:
             x = -self.half_hip - 0.10
             canvas.ring((x, 0.86), (0.024, 0.145), tyre, "bicycle", 0.014)
@@ -464,19 +456,19 @@ class _Pedestrian:
 
 @cache
 def _pattern(name: str) -> Image.Image:
-    """A mask of 0 and 255, `PATTERN_TILE` px square."""
-    mask = Image.new("L", (PATTERN_TILE, PATTERN_TILE), 0)
+    """Draw a mask of 0 and 255, `_PATTERN_TILE` px square."""
+    mask = Image.new("L", (_PATTERN_TILE, _PATTERN_TILE), 0)
     draw = ImageDraw.Draw(mask)
-    steps = range(0, PATTERN_TILE, 16)
+    steps = range(0, _PATTERN_TILE, 16)
     if name == "dots":
-        for row, y in enumerate(range(0, PATTERN_TILE, 10)):
-            for x in range(5 * (row % 2), PATTERN_TILE, 10):
+        for row, y in enumerate(range(0, _PATTERN_TILE, 10)):
+            for x in range(5 * (row % 2), _PATTERN_TILE, 10):
                 draw.ellipse((x, y, x + 4, y + 4), fill=255)
     else:
         for step in steps:
-            draw.rectangle((0, step, PATTERN_TILE, step + (6 if name == "stripes" else 4)), fill=255)
+            draw.rectangle((0, step, _PATTERN_TILE, step + (6 if name == "stripes" else 4)), fill=255)
             if name == "checks":
-                draw.rectangle((step, 0, step + 4, PATTERN_TILE), fill=255)
+                draw.rectangle((step, 0, step + 4, _PATTERN_TILE), fill=255)
     return mask
 
 
@@ -485,7 +477,7 @@ def _dye(colour: Colour, tint: tuple[int, ...]) -> Colour:
 
 
 def _chain(start: Point, *segments: tuple[float, float]) -> list[Point]:
-    """Joints of a chain hung at `start`; a segment is (angle from straight down towards +x, length)."""
+    """Place the joints of a chain hung at `start`; a segment is (angle from straight down towards +x, length)."""
     joints = [start]
     for angle, length in segments:
         x, y = joints[-1]
@@ -498,16 +490,12 @@ def _between(start: Point, end: Point, share: float) -> Point:
 
 
 def _rectangle(x: float, y: float, half_width: float, half_height: float) -> list[Point]:
-    return [
-        (x - half_width, y - half_height),
-        (x + half_width, y - half_height),
-        (x + half_width, y + half_height),
-        (x - half_width, y + half_height),
-    ]
+    left, right, top, bottom = x - half_width, x + half_width, y - half_height, y + half_height
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _rounded(x: float, y: float, half_width: float, half_height: float) -> list[Point]:
-    """An octagon: a rectangle without its corners."""
+    """Outline an octagon: a rectangle without its corners."""
     w, h = half_width, half_height
     return [
         (x - w * 0.6, y - h), (x + w * 0.6, y - h), (x + w, y - h * 0.65), (x + w, y + h * 0.8),

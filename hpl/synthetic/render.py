@@ -10,19 +10,19 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hpl.synthetic.cameras import SCENE_SIZE, SCENES_PER_CAMERA, make_camera, make_scene
-from hpl.synthetic.figure import PART, PARTS, Canvas, draw_pedestrian
-from hpl.synthetic.people import COLOURS, Identity, Instance, draw_identity, draw_instance
+from hpl.synthetic.figure import PARTS, BodyCanvas, draw_pedestrian
+from hpl.synthetic.people import CLOTHES_COLOURS, Identity, Instance, draw_identity, draw_instance
 
 WORLDS = {"pretrain": 1, "caption": 2, "picture": 3}
-STRENGTHS = {"pretrain": 0.25, "caption": 0.35, "picture": 0.5}  # of the cameras' distortions
-CANVAS_SIZE = (224, 320)  # px, width and height; about twice the finished picture
-BODY_HEIGHT = 236  # px on the canvas
-VISIBLE_SHARE = {
+_STRENGTHS = {"pretrain": 0.25, "caption": 0.35, "picture": 0.5}  # of the cameras' distortions
+_CANVAS_SIZE = (224, 320)  # px, width and height; about twice the finished picture
+_BODY_HEIGHT = 236  # px on the canvas
+_VISIBLE_SHARE = {
     "skin": 0.004, "hair": 0.003, "hair_shape": 0.0012, "hat": 0.003, "top": 0.04, "logo": 0.002, "inner": 0.006,
     "sleeves": 0.006, "bottom": 0.02, "shoes": 0.003, "bag": 0.007, "umbrella": 0.015, "phone": 0.0008,
     "bicycle": 0.012,
 }  # fmt: skip  # of the crop's area, for a part to count as visible
-LIGHT_GAIN = {"sun": (1.14, 1.10, 1.02), "shade": (0.90, 0.92, 0.97), "night": (0.68, 0.65, 0.60)}
+_LIGHT_GAIN = {"sun": (1.14, 1.10, 1.02), "shade": (0.90, 0.92, 0.97), "night": (0.68, 0.65, 0.60)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def render(shot: Shot) -> Picture:
     world = WORLDS[shot.world]
     rng = np.random.default_rng([shot.seed, world, shot.person, shot.index])
     place, scene = make_scene(shot.seed, world, shot.camid, int(rng.integers(SCENES_PER_CAMERA)))
-    image, parts = _window(scene, rng), Image.new("L", CANVAS_SIZE, 0)
+    image, parts = _window(scene, rng), Image.new("L", _CANVAS_SIZE, 0)
     identity = instance = None
     if shot.subject != "background":
         identity, instance = draw_identity(shot.seed, shot.person), draw_instance(rng)
@@ -69,34 +69,34 @@ def render(shot: Shot) -> Picture:
 
 
 def _window(scene: Image.Image, rng: np.random.Generator) -> Image.Image:
-    x = int(rng.integers(SCENE_SIZE[0] - CANVAS_SIZE[0] + 1))
-    y = int(rng.integers(SCENE_SIZE[1] - CANVAS_SIZE[1] + 1))
-    window = scene.crop((x, y, x + CANVAS_SIZE[0], y + CANVAS_SIZE[1]))
+    x = int(rng.integers(SCENE_SIZE[0] - _CANVAS_SIZE[0] + 1))
+    y = int(rng.integers(SCENE_SIZE[1] - _CANVAS_SIZE[1] + 1))
+    window = scene.crop((x, y, x + _CANVAS_SIZE[0], y + _CANVAS_SIZE[1]))
     return window.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else window
 
 
 def _place_person(image: Image.Image, parts: Image.Image, identity: Identity, instance: Instance, rng) -> None:
-    middle, feet = CANVAS_SIZE[0] / 2, 302
+    middle, feet = _CANVAS_SIZE[0] / 2, 302
     if instance.light == "sun":
         reach = int(rng.integers(30, 70))
         ImageDraw.Draw(image).ellipse((middle - 25, feet - 9, middle + reach, feet + 7), fill=(62, 60, 60))
     mirror = instance.viewpoint == "left" or (instance.viewpoint in ("front", "back") and rng.random() < 0.5)
-    canvas = Canvas(image, parts, origin=(middle, feet - BODY_HEIGHT), scale=BODY_HEIGHT, mirror=mirror)
+    canvas = BodyCanvas(image, parts, origin=(middle, feet - _BODY_HEIGHT), scale=_BODY_HEIGHT, mirror=mirror)
     draw_pedestrian(canvas, identity, instance)
 
 
 def _occlude(image: Image.Image, parts: Image.Image, instance: Instance, shot: Shot, rng) -> None:
     """Put a pole, a passer-by or a car between the person and the camera."""
-    width, height = CANVAS_SIZE
-    tone = list(COLOURS.values())[int(rng.integers(len(COLOURS)))]
+    width, height = _CANVAS_SIZE
+    tone = list(CLOTHES_COLOURS.values())[int(rng.integers(len(CLOTHES_COLOURS)))]
     side = -1 if rng.random() < 0.5 else 1
     if instance.occlusion == "person":
-        other = Image.new("L", CANVAS_SIZE, 0)
+        other = Image.new("L", _CANVAS_SIZE, 0)
         origin = (width / 2 + side * rng.uniform(56, 78), 74 + rng.uniform(0, 14))
         stranger = draw_identity(shot.seed, 1_000_000 + int(rng.integers(1_000_000)))
-        canvas = Canvas(image, other, origin=origin, scale=BODY_HEIGHT * 1.05, mirror=side > 0)
+        canvas = BodyCanvas(image, other, origin=origin, scale=_BODY_HEIGHT * 1.05, mirror=side > 0)
         draw_pedestrian(canvas, stranger, _bare(draw_instance(rng)))
-        parts.paste(PART["occluder"], (0, 0), other.point([0] + [255] * 255))
+        parts.paste(PARTS.index("occluder"), (0, 0), other.point([0] + [255] * 255))
     elif instance.occlusion == "pole":
         x, half = width / 2 + side * rng.uniform(8, 40), rng.uniform(6, 11)
         _block(image, parts, [(x - half, 0), (x + half, 0), (x + half, height), (x - half, height)], (92, 94, 96))
@@ -107,18 +107,18 @@ def _occlude(image: Image.Image, parts: Image.Image, instance: Instance, shot: S
 
 
 def _bare(instance: Instance) -> Instance:
-    """The same sighting with nothing carried."""
+    """Repeat a sighting with nothing carried."""
     return replace(instance, bag="none", bag_colour="none", umbrella_colour="none", bicycle_colour="none", phone=False)
 
 
 def _block(image: Image.Image, parts: Image.Image, points: list[tuple[float, float]], colour) -> None:
     ImageDraw.Draw(image).polygon(points, fill=colour)
-    ImageDraw.Draw(parts).polygon(points, fill=PART["occluder"])
+    ImageDraw.Draw(parts).polygon(points, fill=PARTS.index("occluder"))
 
 
 def _box(instance: Instance | None, subject: str, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """A detector's box on the canvas: left, top, right, bottom in px, never quite right."""
-    middle, top, bottom = CANVAS_SIZE[0] / 2, 302 - BODY_HEIGHT, 306
+    """Draw a detector's box on the canvas: left, top, right, bottom in px, never quite right."""
+    middle, top, bottom = _CANVAS_SIZE[0] / 2, 302 - _BODY_HEIGHT, 306
     half = 58.0
     if instance and instance.umbrella_colour != "none":
         top -= 30
@@ -135,16 +135,16 @@ def _box(instance: Instance | None, subject: str, rng: np.random.Generator) -> t
         left, right = left + shift, right + shift
         if rng.random() < 0.5:
             top, bottom = top + 110, bottom + 110
-    left, right = max(0, int(left)), min(CANVAS_SIZE[0], int(right))
-    return left, max(0, int(top)), max(right, left + 40), min(CANVAS_SIZE[1], int(bottom))
+    left, right = max(0, int(left)), min(_CANVAS_SIZE[0], int(right))
+    return left, max(0, int(top)), max(right, left + 40), min(_CANVAS_SIZE[1], int(bottom))
 
 
 def _expose(image: Image.Image, size: tuple[int, int], shot: Shot, light: str, rng: np.random.Generator) -> Image.Image:
-    """Light, then the camera: colour matrix, gamma and lost detail at the sensor; `size` and noise after it."""
-    camera = make_camera(shot.seed, WORLDS[shot.world], shot.camid, STRENGTHS[shot.world])
+    """Apply light, then the camera: colour matrix, gamma and lost detail at the sensor; `size` and noise after it."""
+    camera = make_camera(shot.seed, WORLDS[shot.world], shot.camid, _STRENGTHS[shot.world])
     detail = camera.detail * rng.uniform(0.8, 1.0)
     image = image.resize((max(24, round(size[0] * detail)), max(48, round(size[1] * detail))), Image.Resampling.BOX)
-    gains = np.array(LIGHT_GAIN[light]) * np.exp(rng.normal(0, 0.06) + rng.normal(0, 0.05, size=3))
+    gains = np.array(_LIGHT_GAIN[light]) * np.exp(rng.normal(0, 0.06) + rng.normal(0, 0.05, size=3))
     matrix = np.array(camera.matrix).reshape(3, 4) * np.append(gains, 1.0)
     gamma = camera.gamma * np.exp(rng.normal(0, 0.05))
     curve = (255 * (np.arange(256) / 255) ** gamma).astype(int).tolist()
@@ -157,7 +157,7 @@ def _expose(image: Image.Image, size: tuple[int, int], shot: Shot, light: str, r
 
 
 def _visible(parts: Image.Image) -> dict[str, bool]:
-    """Which parts of the person cover enough of the crop to be seen."""
+    """Tell which parts of the person cover enough of the crop to be seen."""
     counts = parts.histogram()
     area = parts.width * parts.height
-    return {name: counts[PARTS.index(name)] / area >= share for name, share in VISIBLE_SHARE.items()}
+    return {name: counts[PARTS.index(name)] / area >= share for name, share in _VISIBLE_SHARE.items()}

@@ -13,45 +13,25 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from hpl.config import Synthetic
 from hpl.files import HplError, output_folder
-from hpl.synthetic.captions import PLAIN, RICH, describe, tokenize
+from hpl.synthetic.captions import PLAIN_CHANCES, RICH_CHANCES, describe, processed_tokens
 from hpl.synthetic.people import attributes
 from hpl.synthetic.render import WORLDS, Picture, Shot, render
 
-FOLDERS = {"caption": "CUHK-PEDES", "picture": "Market-1501", "pretrain": "pretrain"}
-NUM_CAPTION_CAMERAS, NUM_PRETRAIN_CAMERAS = 12, 16
-COPIES_PER_OVERLAP = 4  # pictures of an overlap person that the caption set repeats
-SINGLE_EVERY = 100  # each so many caption people of a split, one has a single picture
-THIRD_CAPTION_RATE = 0.01
-PLAN_STREAM, WORDS_STREAM, COPY_STREAM = 4, 5, 6  # first words of seeds, apart from `WORLDS`
-SUBFOLDERS = ("CUHK01", "CUHK03", "cam_a", "cam_b", "{}_query", "{}_query", "CUHK03")
-CHUNK = 32  # pictures a worker takes at a time
-
-
-class Counts(Protocol):
-    """How much to make; all are int. Overlaps count people, within the splits' own counts."""
-
-    seed: int
-    pretrain_people: int
-    pretrain_pictures: int
-    caption_train_people: int
-    caption_val_people: int
-    caption_test_people: int
-    caption_pictures: int
-    picture_train_people: int
-    picture_test_people: int
-    picture_pictures: int
-    num_cameras: int
-    same_side_overlap: int
-    cross_side_overlap: int
-    distractors: int
-    junk: int
+_SET_FOLDERS = {"caption": "CUHK-PEDES", "picture": "Market-1501", "pretrain": "pretrain"}
+_NUM_CAPTION_CAMERAS, _NUM_PRETRAIN_CAMERAS = 12, 16
+_COPIES_PER_OVERLAP = 4  # pictures of an overlap person that the caption set repeats
+_SINGLE_EVERY = 100  # each so many caption people of a split, one has a single picture
+_THIRD_CAPTION_RATE = 0.01
+_PLAN_STREAM, _WORDS_STREAM, _COPY_STREAM = 4, 5, 6  # first words of seeds, apart from `WORLDS`
+_SUBFOLDERS = ("CUHK01", "CUHK03", "cam_a", "cam_b", "{}_query", "{}_query", "CUHK03")
+_TASK_PICTURES = 32  # pictures a worker takes at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +45,16 @@ class Job:
     pid: int = 0
 
 
-def synthesize(root: Path, config: Counts, num_workers: int = 2) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """A person of a set with captions: number in the synthetic world, id and split in the set."""
+
+    person: int
+    pid: int
+    split: str
+
+
+def synthesize(root: Path, config: Synthetic, num_workers: int = 2) -> None:
     """Write the three sets under `root`, replacing what is there only once all is complete.
 
     The bytes depend on `config` alone, not on `num_workers`. A caller's script needs the usual
@@ -77,17 +66,17 @@ def synthesize(root: Path, config: Counts, num_workers: int = 2) -> None:
     _check(config)
     jobs = plan(config)
     with output_folder(root) as partial:
-        for folder in {Path(job.path).parent for job in jobs} | {Path(folder) for folder in FOLDERS.values()}:
+        for folder in {Path(job.path).parent for job in jobs} | {Path(folder) for folder in _SET_FOLDERS.values()}:
             (partial / folder).mkdir(parents=True, exist_ok=True)
         rows = _run(jobs, partial, num_workers)
-        for folder in FOLDERS.values():
+        for folder in _SET_FOLDERS.values():
             done = [(job, row) for job, row in zip(jobs, rows) if job.path.startswith(f"{folder}/")]
             _write_annotations(partial / folder, done)
 
 
-def plan(config: Counts) -> list[Job]:
-    """Every file of the three sets, in the order of their annotations."""
-    rng = np.random.default_rng([config.seed, PLAN_STREAM])
+def plan(config: Synthetic) -> list[Job]:
+    """List every file of the three sets, in the order of their annotations."""
+    rng = np.random.default_rng([config.seed, _PLAN_STREAM])
     train_numbers = list(range(config.picture_train_people))
     test_numbers = list(range(len(train_numbers), len(train_numbers) + config.picture_test_people))
     cross_train, cross_test = _share_cross(config)
@@ -109,16 +98,16 @@ def plan(config: Counts) -> list[Job]:
     return caption_jobs + picture_jobs + _plan_pretrain(config, first_free, rng)
 
 
-def _share_cross(config: Counts) -> tuple[int, int]:
-    """Cross-side people whose captions lie in training (their pictures in the test split), and the reverse."""
+def _share_cross(config: Synthetic) -> tuple[int, int]:
+    """Count cross-side people whose captions lie in training (their pictures in the test split), and the reverse."""
     return config.cross_side_overlap - config.cross_side_overlap // 2, config.cross_side_overlap // 2
 
 
-def _check(config: Counts) -> None:
+def _check(config: Synthetic) -> None:
     cross_train, cross_test = _share_cross(config)
     claims = {
         "num_cameras is at least 2": config.num_cameras >= 2,
-        "picture_pictures is at least 4": config.picture_pictures >= COPIES_PER_OVERLAP,
+        "picture_pictures is at least 4": config.picture_pictures >= _COPIES_PER_OVERLAP,
         "the overlaps fit picture_train_people": config.same_side_overlap + cross_test <= config.picture_train_people,
         "the overlaps fit picture_test_people": cross_train <= config.picture_test_people,
         "the overlaps fit caption_train_people": config.same_side_overlap + cross_train <= config.caption_train_people,
@@ -129,8 +118,8 @@ def _check(config: Counts) -> None:
         raise HplError(f"synthetic: these must hold but do not: {'; '.join(broken)}")
 
 
-def _plan_pictures(config: Counts, train: list[int], test: list[int], rng: np.random.Generator) -> list[Job]:
-    """Market-1501: pids are dealt at random to both sides; a test person gives one query a camera."""
+def _plan_pictures(config: Synthetic, train: list[int], test: list[int], rng: np.random.Generator) -> list[Job]:
+    """Plan Market-1501: pids are dealt at random to both sides; a test person gives one query a camera."""
     pids = (rng.permutation(len(train) + len(test)) + 2).tolist()
     jobs = []
     for number, pid in zip(train + test, pids):
@@ -156,9 +145,9 @@ def _plan_pictures(config: Counts, train: list[int], test: list[int], rng: np.ra
 
 
 def _plan_captions(
-    config: Counts, overlaps: dict[str, list[int]], sources: list[Job], first_new: int, rng: np.random.Generator
+    config: Synthetic, overlaps: dict[str, list[int]], sources: list[Job], first_new: int, rng: np.random.Generator
 ) -> tuple[list[Job], int]:
-    """CUHK-PEDES: ids count from 1 through train, val and test. Also returns the first person number left over."""
+    """Plan CUHK-PEDES: ids count from 1 through train, val and test. Also returns the first person number left over."""
     by_number: dict[int, list[Job]] = {}
     for job in sources:
         if "/0000_" not in job.path and "/-1_" not in job.path:
@@ -167,7 +156,7 @@ def _plan_captions(
     jobs, pid, number, renamed = [], 0, first_new, iter(rng.permutation(9000).tolist())
     for split, people in counts.items():
         new = people - len(overlaps[split])
-        singles = set(range(number, number + new, SINGLE_EVERY)) if split == "train" else set()
+        singles = set(range(number, number + new, _SINGLE_EVERY)) if split == "train" else set()
         numbers = overlaps[split] + list(range(number, number + new))
         number += new
         for person in [numbers[index] for index in rng.permutation(len(numbers))]:
@@ -176,44 +165,43 @@ def _plan_captions(
                 jobs += _plan_copies(by_number[person], split, pid, next(renamed), rng)
             else:
                 pictures = 1 if person in singles else config.caption_pictures
-                jobs += _plan_person(config, "caption", person, pid, pictures, split, rng)
+                jobs += _plan_person("caption", _Member(person=person, pid=pid, split=split), pictures, config.seed, rng)
     return jobs, number
 
 
 def _plan_copies(sources: list[Job], split: str, pid: int, name: int, rng: np.random.Generator) -> list[Job]:
-    picked = sorted(rng.permutation(len(sources))[:COPIES_PER_OVERLAP].tolist())
+    picked = sorted(rng.permutation(len(sources))[:_COPIES_PER_OVERLAP].tolist())
     return [
         replace(sources[index], path=f"CUHK-PEDES/imgs/Market/{name:04d}_{copy}.jpg", copy=copy, split=split, pid=pid)
         for copy, index in enumerate(picked)
     ]
 
 
-def _plan_person(
-    config: Counts, world: str, person: int, pid: int, pictures: int, split: str, rng: np.random.Generator
-) -> list[Job]:
-    num_cameras = NUM_CAPTION_CAMERAS if world == "caption" else NUM_PRETRAIN_CAMERAS
-    subfolder = SUBFOLDERS[int(rng.integers(len(SUBFOLDERS)))].format("train" if split == "train" else "test")
+def _plan_person(world: str, who: _Member, pictures: int, seed: int, rng: np.random.Generator) -> list[Job]:
+    num_cameras = _NUM_CAPTION_CAMERAS if world == "caption" else _NUM_PRETRAIN_CAMERAS
+    subfolder = _SUBFOLDERS[int(rng.integers(len(_SUBFOLDERS)))].format("train" if who.split == "train" else "test")
     suffix = "png" if subfolder in ("CUHK01", "cam_a") else "jpg"
     if world == "pretrain":
-        subfolder, suffix = f"part_{person % 10}", "jpg"
+        subfolder, suffix = f"part_{who.person % 10}", "jpg"
     jobs = []
     for index in range(pictures):
         camid = int(rng.integers(num_cameras)) + 1
-        shot = Shot(seed=config.seed, world=world, person=person, index=index, camid=camid)
-        path = f"{FOLDERS[world]}/imgs/{subfolder}/{pid:05d}_{index:02d}.{suffix}"
-        jobs.append(Job(shot=shot, path=path, split=split, pid=pid))
+        shot = Shot(seed=seed, world=world, person=who.person, index=index, camid=camid)
+        path = f"{_SET_FOLDERS[world]}/imgs/{subfolder}/{who.pid:05d}_{index:02d}.{suffix}"
+        jobs.append(Job(shot=shot, path=path, split=who.split, pid=who.pid))
     return jobs
 
 
-def _plan_pretrain(config: Counts, first_new: int, rng: np.random.Generator) -> list[Job]:
+def _plan_pretrain(config: Synthetic, first_new: int, rng: np.random.Generator) -> list[Job]:
     jobs = []
     for pid in range(1, config.pretrain_people + 1):
-        jobs += _plan_person(config, "pretrain", first_new + pid - 1, pid, config.pretrain_pictures, "train", rng)
+        who = _Member(person=first_new + pid - 1, pid=pid, split="train")
+        jobs += _plan_person("pretrain", who, config.pretrain_pictures, config.seed, rng)
     return jobs
 
 
 def _market_path(folder: str, pid: str, camid: int, index: int, rng: np.random.Generator) -> str:
-    """A name in Market-1501's manner; `index`, the picture's number among those of its pid, keeps it unique."""
+    """Make a name in Market-1501's manner; `index`, the picture's number among those of its pid, keeps it unique."""
     sequence, frame, box = rng.integers(1, 7), 100 * index + rng.integers(1, 100), rng.integers(1, 7)
     return f"Market-1501/{folder}/{pid}_c{camid}s{sequence}_{frame:06d}_{box:02d}.jpg"
 
@@ -224,7 +212,7 @@ def _run(jobs: list[Job], folder: Path, num_workers: int) -> list[dict]:
     if num_workers <= 1:
         return [_do(job, folder) for job in tqdm(jobs, **bar)]
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        return list(tqdm(pool.map(_do, jobs, [folder] * len(jobs), chunksize=CHUNK), **bar))
+        return list(tqdm(pool.map(_do, jobs, [folder] * len(jobs), chunksize=_TASK_PICTURES), **bar))
 
 
 def _do(job: Job, folder: Path) -> dict:
@@ -246,7 +234,7 @@ def _encode(job: Job, picture: Picture) -> bytes:
     data = _save(picture.image, suffix, picture.quality)
     if job.copy is None:
         return data
-    rng = np.random.default_rng([job.shot.seed, COPY_STREAM, job.shot.person, job.copy])
+    rng = np.random.default_rng([job.shot.seed, _COPY_STREAM, job.shot.person, job.copy])
     if rng.random() < 0.25:
         return data
     image = Image.open(io.BytesIO(data)).convert("RGB")
@@ -267,15 +255,15 @@ def _save(image: Image.Image, suffix: str, quality: int) -> bytes:
 
 def _captions(job: Job, picture: Picture) -> list[str]:
     shot = job.shot
-    rng = np.random.default_rng([shot.seed, WORDS_STREAM, WORLDS[shot.world], shot.person, shot.index])
+    rng = np.random.default_rng([shot.seed, _WORDS_STREAM, WORLDS[shot.world], shot.person, shot.index])
     plain = shot.world == "pretrain"
-    count = 1 if plain else 3 if rng.random() < THIRD_CAPTION_RATE else 2
-    style = PLAIN if plain else RICH
-    return [describe(picture.identity, picture.instance, picture.visible, style, rng) for _ in range(count)]
+    count = 1 if plain else 3 if rng.random() < _THIRD_CAPTION_RATE else 2
+    chances = PLAIN_CHANCES if plain else RICH_CHANCES
+    return [describe(picture.identity, picture.instance, picture.visible, chances, rng) for _ in range(count)]
 
 
 def _write_annotations(folder: Path, done: list[tuple[Job, dict]]) -> None:
-    """attributes.json for any set, reid_raw.json for one with captions."""
+    """Write attributes.json for any set, reid_raw.json for one with captions."""
     below = {str(Path(job.path).relative_to(folder.name)): row for job, row in done}
     known = {path: {key: value for key, value in row.items() if key != "captions"} for path, row in below.items()}
     (folder / "attributes.json").write_text(json.dumps(known, sort_keys=True, indent=0) + "\n")
@@ -285,7 +273,7 @@ def _write_annotations(folder: Path, done: list[tuple[Job, dict]]) -> None:
             "split": job.split,
             "file_path": str(Path(job.path).relative_to(f"{folder.name}/imgs")),
             "captions": row["captions"],
-            "processed_tokens": [tokenize(caption) for caption in row["captions"]],
+            "processed_tokens": [processed_tokens(caption) for caption in row["captions"]],
         }
         for job, row in done
         if job.split

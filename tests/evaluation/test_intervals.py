@@ -56,7 +56,8 @@ def test_one_person_and_queries_without_match() -> None:
 
 
 def test_a_gain_is_paired() -> None:
-    """Each query is a little better, however much queries differ: the interval of the gain is narrow, those of both figures are wide."""
+    """Each query is a little better, however much queries differ: the interval of the gain is narrow, those of both figures are
+    wide."""
     generator = np.random.default_rng(1)
     pids, ap = np.repeat(np.arange(30), 4), np.repeat(generator.uniform(0.1, 0.8, 30), 4)
     worse, better = scores(np.full(120, 2), ap), scores(np.full(120, 1), ap + generator.uniform(0.01, 0.03, 120))

@@ -1,4 +1,5 @@
-"""Scores from features in blocks: those of the whole matrix, whatever the block; and thousands of small cases against a naive loop."""
+"""Scores from features in blocks: those of the whole matrix, whatever the block; and thousands of small cases against a naive
+loop."""
 
 import tracemalloc
 

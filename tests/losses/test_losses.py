@@ -1,4 +1,5 @@
-"""Each loss against a float64 loop written from the formula (tests/support/naive.py): values and gradients, then the degenerate batches."""
+"""Each loss against a float64 loop written from the formula (tests/support/naive.py): values and gradients, then the degenerate
+batches."""
 
 import math
 from collections.abc import Callable
@@ -68,7 +69,8 @@ def test_identity_losses() -> None:
 @pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_triplet(scale: float, normalized: bool) -> None:
-    """Of features as they are, ten times their length takes the hardest triplets out of the margin; of normalised ones it changes nothing."""
+    """Of features as they are, ten times their length takes the hardest triplets out of the margin; of normalised ones it changes
+    nothing."""
 
     def actual(images: Tensor) -> Tensor:
         return batch_hard_triplet_loss(images, torch.tensor(PIDS), 0.3, normalized)
@@ -82,7 +84,8 @@ def test_triplet(scale: float, normalized: bool) -> None:
 def test_triplet_counts_easy_anchors_as_zero() -> None:
     corners = torch.tensor([[0.0, 0.0], [0.0, 0.1], [9.0, 0.0], [9.0, 9.0]])
     loss = batch_hard_triplet_loss(corners, torch.tensor([1, 1, 2, 2]), 0.3)
-    # the two of person 1 are 0.1 apart and 9 from anyone else: zero. Of person 2: 9 from each other, 9 and hypot(9, 8.9) from person 1
+    # the two of person 1 are 0.1 apart and 9 from anyone else: zero.
+    # Of person 2: 9 from each other, 9 and hypot(9, 8.9) from person 1
     expected = (0 + 0 + (9 - 9 + 0.3) + max(0, 9 - math.hypot(9, 8.9) + 0.3)) / 4
     assert float(loss) == pytest.approx(expected, abs=1e-5)
 

@@ -1,4 +1,5 @@
-"""Eqs. 3 to 7 and 13 against float64 by hand (tests/support/naive.py): the prompts, the inversion networks, and stage I's whole loss."""
+"""Eqs. 3 to 7 and 13 against float64 by hand (tests/support/naive.py): the prompts, the inversion networks, and stage I's whole
+loss."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -63,7 +64,8 @@ def test_an_inversion_network(ends: list[int] | None) -> None:
 
 @pytest.mark.parametrize("normalized", [True, False])
 def test_the_loss_of_stage_one(clip: CLIP, normalized: bool) -> None:
-    """Eq. 13, L_t2i + L_i2t + L_ic with all that is in them, from F_v and F_t on. Two of three people occur, one of them twice."""
+    """Eq. 13, L_t2i + L_i2t + L_ic with all that is in them, from F_v and F_t on. Two of three people occur, one of them
+    twice."""
     loss = LOSS.model_copy(update={"normalize_features": normalized, "prompt_temperature": 0.1})
     torch.manual_seed(0)
     tower = frozen_copy(TextTower(clip))

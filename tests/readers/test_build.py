@@ -1,4 +1,5 @@
-"""From folders to manifests: schema, links, leaks, splits, bad pictures, the store, determinism, and nothing half-written after a fault."""
+"""From folders to manifests: schema, links, leaks, splits, bad pictures, the store, determinism, and nothing half-written after a
+fault."""
 
 import json
 import os
@@ -8,23 +9,30 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from hpl.config import DataSet
 from hpl.files import HplError
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader, ShardWriter
 from hpl.manifests.tables import Manifests
-from hpl.readers import decoding as examine
+from hpl.readers import decoding
+from hpl.readers.build import READERS
 from tests.support.native_sets import CUHK, MARKET, build
 from tests.support.pictures import picture, save
 
 
 def audit_of(out: Path) -> dict:
     return json.loads((out / "manifests" / "audit.json").read_text())
+
+
+def test_every_format_of_the_parameters_has_a_reader() -> None:
+    assert set(READERS) == set(get_args(DataSet.model_fields["format"].annotation))
 
 
 def test_schema_order_and_packed_pictures(cuhk: Path, market: Path, tmp_path: Path) -> None:
@@ -353,13 +361,13 @@ def test_pictures_may_stay_in_their_files(market: Path, tmp_path: Path) -> None:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pictures that are decoded from now on."""
     names: list[str] = []
-    real = examine.examine_picture
+    real = decoding.picture_facts
 
-    def watch(data: bytes, place: str, size: tuple[int, int] | None) -> examine.Facts:
+    def watch(data: bytes, place: str, size: tuple[int, int] | None) -> decoding.PictureFacts:
         names.append(Path(place).name)
         return real(data, place, size)
 
-    monkeypatch.setattr(examine, "examine_picture", watch)
+    monkeypatch.setattr(decoding, "picture_facts", watch)
     return names
 
 
@@ -403,9 +411,10 @@ def test_half_a_part_of_the_store_does_not_count(market: Path, tmp_path: Path, m
 RUN = """
 import sys
 from pathlib import Path
-from hpl.readers import decoding as examine
+from hpl.readers import decoding
+from hpl.readers.build import READERS
 from tests.support.native_sets import MARKET, build
-examine.PART, examine.CHUNK = 16, 4
+decoding._PART_PICTURES, decoding._CHUNK_PICTURES = 16, 4
 root = Path(sys.argv[1])
 build(root, root / sys.argv[2], num_workers=2, datasets=(MARKET,), store=root / "store")
 """

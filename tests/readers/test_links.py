@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from hpl.readers.decoding import examine_picture
+from hpl.readers.decoding import picture_facts
 from hpl.readers.links import aligned_correlation, find_links
 from hpl.readers.unify import unify_identities
 from tests.support.pictures import picture
@@ -39,7 +39,7 @@ def changed(
 
 
 def table(*sets: list[bytes]) -> tuple[pd.DataFrame, np.ndarray]:
-    facts = [(f"set{number}", examine_picture(data, "x", None)) for number, files in enumerate(sets) for data in files]
+    facts = [(f"set{number}", picture_facts(data, "x", None)) for number, files in enumerate(sets) for data in files]
     frame = pd.DataFrame([(name, fact.sha256) for name, fact in facts], columns=["dataset", "sha256"])
     return frame, np.stack([fact.fingerprint_HW3 for _, fact in facts])
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpl.files import HplError
-from hpl.readers.splits import check_cameras, choose_queries, complete_splits, hold_out_validation
+from hpl.manifests.tables import choose_queries
+from hpl.readers.splits import check_cameras, complete_splits, hold_out_validation
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -1,6 +1,7 @@
-"""Which hpl modules a file imports, read from the source, directly and through others."""
+"""The modules of hpl that a file imports, read from the source, directly and through others; and what dvc.yaml says of them."""
 
 import ast
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,10 +37,30 @@ def all_imports(file: Path) -> set[Path]:
     return seen - {file}
 
 
-def dependencies(stage_script: Path) -> list[str]:
-    """What dvc.yaml has to name for a stage: its script and the modules it imports, but not empty package files."""
-    files = all_imports(stage_script)
+def modules(file: Path) -> set[str]:
+    """Name the hpl modules that run when a stage does, but not packages' files that hold a docstring alone."""
     kept = {
-        file for file in files if any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text(encoding="utf-8")).body)
+        found for found in all_imports(file) if any(not isinstance(node, ast.Expr) for node in ast.parse(found.read_text()).body)
     }
-    return sorted(str(file.relative_to(ROOT)) for file in kept | {stage_script})
+    return {str(found.relative_to(ROOT)) for found in kept}
+
+
+def wrong_deps(deps: Collection[str], imported: Collection[str]) -> list[str]:
+    """Say which imported modules no dep covers, a folder covering all below it, and which deps on hpl cover no imported
+    module."""
+    code = [dep.rstrip("/") for dep in deps if Path(dep).parts[0] == "hpl"]
+    covers = {dep: {module for module in imported if module == dep or module.startswith(dep + "/")} for dep in code}
+    uncovered = set(imported).difference(*covers.values())
+    return [f"no dep: {module}" for module in sorted(uncovered)] + [f"not imported: {dep}" for dep in code if not covers[dep]]
+
+
+def stages_of_rooms() -> dict[str, set[frozenset[str]]]:
+    """Collect, for each folder of hpl, the different sets of stages that reach one of its modules."""
+    reached = {script.stem: all_imports(script) for script in (ROOT / "stages").glob("*.py")}
+    sets: dict[str, set[frozenset[str]]] = {}
+    for module in (ROOT / "hpl").rglob("*.py"):
+        room = module.relative_to(ROOT / "hpl").parts[0]
+        stages = frozenset(stage for stage, files in reached.items() if module in files)
+        if stages and module.name != "__init__.py" and room != module.name:
+            sets.setdefault(room, set()).add(stages)
+    return sets

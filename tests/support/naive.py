@@ -1,7 +1,7 @@
 """The method a second time, in float64 loops: one picture, token, head and pair at a time, from METHOD.md and the published CLIP.
 
-It reads the weights of the modules it is compared with, and calls none of their code: no hpl function, no torch.nn module, no mask.
-Tensors here are float64; a sequence of tokens is a list of vectors.
+It reads the weights of the modules it is compared with, and calls none of their code: no hpl function, no torch.nn module, no
+mask. Tensors here are float64; a sequence of tokens is a list of vectors.
 """
 
 import math
@@ -74,7 +74,8 @@ def triplet(images: Sequence[Tensor], pids: Sequence[int], margin: float) -> Ten
 
 
 def prompt_contrast(anchors: Sequence[Tensor], others: Sequence[Tensor], pids: Sequence[int], temperature: float) -> Tensor:
-    """Eq. 8 with prompts as anchors and pictures as others, eq. 9 the other way round; one prompt for each sample of the batch."""
+    """Eq. 8 with prompts as anchors and pictures as others, eq. 9 the other way round; one prompt for each sample of the
+    batch."""
     terms = []
     for anchor, pid in zip(anchors, pids, strict=True):
         logits = [cosine(anchor, other) / temperature for other in others]
@@ -206,7 +207,8 @@ def identity_prompt(tower: nn.Module, identity: Tensor) -> Tensor:
 
 
 def assert_same_gradients(actual: nn.Module, reference: nn.Module, share: float = 1e-4) -> None:
-    """Same gradient of each parameter, to `share` of its largest entry; a parameter without one has none in the reference either."""
+    """Same gradient of each parameter, to `share` of its largest entry; a parameter without one has none in the reference
+    either."""
     for (name, left), (_, right) in zip(actual.named_parameters(), reference.named_parameters(), strict=True):
         if left.grad is None or right.grad is None:
             missing = [part.grad for part in (left, right) if part.grad is not None]

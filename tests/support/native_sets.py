@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from hpl.config import Data, Preprocess
+from hpl.config import Data, Preprocess, load_params
 from hpl.manifests.tables import Manifests
 from hpl.readers.build import build_manifests
+from tests.support.imports import ROOT
+from tests.support.parameters import with_profile
 from tests.support.tiny import SIZE
 
 CUHK = {"format": "cuhk-pedes", "folder": "CUHK-PEDES", "use": ["train", "test"], "official": False}
@@ -29,7 +31,8 @@ def build(
     val_share: float = 0.0,
     **changes: object,
 ) -> Manifests:
-    data, options = Data.model_validate({"datasets": list(datasets), "val_share": val_share}), OPTIONS.model_copy(update=changes)
-    store = store or out / "store"
-    build_manifests(raw, data, SIZE, options, num_workers, out / "manifests", out / "pictures", store)
+    data = Data.model_validate({"datasets": list(datasets), "val_share": val_share})
+    params = with_profile(load_params(ROOT / "params.yaml"), data=data, input=SIZE)
+    params = params.model_copy(update={"preprocess": OPTIONS.model_copy(update=changes), "num_workers": num_workers})
+    build_manifests(raw, params, out / "manifests", out / "pictures", store or out / "store")
     return Manifests(out / "manifests")

@@ -12,13 +12,15 @@ from tests.support.imports import ROOT
 
 MINIATURE = {
     "synthetic": {
-        "pretrain_people": 12, "pretrain_pictures": 2, "caption_train_people": 10, "caption_val_people": 2, "caption_test_people": 8,
-        "picture_train_people": 10, "picture_test_people": 8, "picture_pictures": 6, "num_cameras": 3, "same_side_overlap": 3,
-        "cross_side_overlap": 4, "distractors": 4, "junk": 3,
+        "pretrain_people": 12, "pretrain_pictures": 2, "caption_train_people": 10, "caption_val_people": 2,
+        "caption_test_people": 8, "picture_train_people": 10, "picture_test_people": 8, "picture_pictures": 6, "num_cameras": 3,
+        "same_side_overlap": 3, "cross_side_overlap": 4, "distractors": 4, "junk": 3,
     },
     "profiles.bundled": {
         "input": {"height": 48, "width": 24},
-        "backbone": {"patch_size": 12, "embed_dim": 32, "vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1},
+        "backbone": {
+            "patch_size": 12, "embed_dim": 32, "vision_width": 32, "vision_layers": 1, "text_width": 32, "text_layers": 1
+        },
         "pretrain": {"epochs": 1, "batch_size": 8},
         "construct_prompts": {"epochs": 1, "batch_size": 16},
         "train": {"epochs": 2, "t2i_batch": 8, "i2i_batch": 8},

@@ -1,4 +1,5 @@
-"""Training tables small enough to follow by eye: a caption set and a picture set with one person in common, some in one set alone."""
+"""Training tables small enough to follow by eye: a caption set and a picture set with one person in common, some in one set
+alone."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""Two gloo processes give what one gives: losses, gradients, ten steps, features, figures. And a run ends when one of them does."""
+"""Two gloo processes give what one gives: losses, gradients, ten steps, features, figures. And a run ends when one of them
+does."""
 
 import math
 import os
@@ -242,7 +243,8 @@ def test_losses_and_gradients(found: tuple[dict, list[dict]], variant: str) -> N
 
 
 def key_bias(name: str, weight: torch.Tensor) -> torch.Tensor:
-    """Where the biases of attention keys are. The softmax takes no notice of them: Adam makes whole steps of their gradients' rounding."""
+    """Where the biases of attention keys are. The softmax takes no notice of them: Adam makes whole steps of their gradients'
+    rounding."""
     mask = torch.zeros_like(weight, dtype=torch.bool)
     if name.endswith("in_proj_bias"):
         mask.chunk(3)[1].fill_(True)

@@ -1,4 +1,5 @@
-"""The real loops of both stages: what is trained and what is frozen, by name and to the bit, and the learning rate of every step."""
+"""The real loops of both stages: what is trained and what is frozen, by name and to the bit, and the learning rate of every
+step."""
 
 import math
 from copy import deepcopy

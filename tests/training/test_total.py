@@ -1,4 +1,5 @@
-"""Eqs. 2 and 14 from pixels and token ids to the gradient of every parameter, against float64 by hand (tests/support/naive.py)."""
+"""Eqs. 2 and 14 from pixels and token ids to the gradient of every parameter, against float64 by hand
+(tests/support/naive.py)."""
 
 from copy import deepcopy
 
