@@ -1,4 +1,4 @@
-"""The README is one page, and what it says can be done can be done. No test here demands a figure that another processor turns."""
+"""The README is one page, and what it says can be done can be done. No test here demands a figure that another CPU turns."""
 
 import json
 import re
