@@ -18,7 +18,7 @@ def numbers(text: str) -> set[int]:
 
 
 def named_in_docstrings() -> Iterator[tuple[int, str, str]]:
-    """Yield (equation, dotted name, first line) of each function and class of hpl whose docstring names an equation of the paper."""
+    """Yield (equation, dotted name, first line) of what in hpl has a docstring that names an equation of the paper."""
     for file in sorted(HPL.rglob("*.py")):
         module = ".".join(file.relative_to(HPL.parent).with_suffix("").parts)
         for name, node in _public(ast.parse(file.read_text(encoding="utf-8")), module):

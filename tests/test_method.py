@@ -1,4 +1,4 @@
-"""The method stands in the code: each equation is named in a docstring, and each decision that the paper leaves open is a parameter."""
+"""The method stands in the code: docstrings name each equation, and each decision that the paper leaves open is a parameter."""
 
 import re
 import runpy
