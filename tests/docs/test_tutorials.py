@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.support.imports import ROOT
-from tests.support.pipeline import copy_project, ran, restore, run
+from tests.support.pipeline import copy_project, ran, run
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_one_switch_of_the_ablation(project: Path) -> None:
     assert {"train", "evaluate"} <= set(ran(run(project, *command)))
     figures = in_python(project, "docs/ablation.md").splitlines()[-1].split()
     assert len(figures) == 2 and all(0 <= float(figure) <= 100 for figure in figures)
-    restore(project)
+    run(project, "git", "checkout", "-q", "--", "params.yaml")
 
 
 def test_a_folder_of_crops_becomes_a_model_and_ranked_lists(project: Path) -> None:
