@@ -9,17 +9,19 @@ HAS_VENV := $(PYTHON) -c 'import ensurepip' 2>/dev/null
 HAS_CHROMIUM := for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && break; done
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all lint check exp experiments ablation cross-domain pr-comment help system-packages chromium
+.PHONY: repro test test-all lint docs check exp experiments ablation cross-domain pr-comment help system-packages chromium
 repro: .venv/.installed  ## the whole pipeline: what changed since the last run, by DVC's cache
 	dvc repro
 test: .venv/.installed  ## the quick tests
 	python -m pytest -m "not slow"
-test-all: .venv/.installed chromium  ## all tests, those too that run the whole pipeline or kill it
+test-all: .venv/.docs chromium  ## all tests, those too that run the whole pipeline or kill it
 	python -m pytest
 lint: .venv/.installed  ## style, layout and types of the code: ruff and mypy
 	ruff check .
 	ruff format --check .
 	mypy
+docs: .venv/.docs  ## the site, in docs/_build/html; a warning is an error
+	python -m sphinx -q -W --keep-going -n -j auto docs docs/_build/html
 check: .venv/.installed  ## is params.yaml sound?
 	python -m hpl.config
 exp: .venv/.installed  ## S="loss.prompt_reg=0.5 tasks=[t2i]": check the changes, then `dvc exp run -S` with each
@@ -51,4 +53,7 @@ chromium:
 		"make system-packages" >&2; exit 1; }
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet -c constraints.txt -e '.[test,lint]'
+	touch $@
+.venv/.docs: .venv/.installed
+	.venv/bin/pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
