@@ -18,7 +18,7 @@ def evaluate_composed(text, t2i, i2i, captions: pd.DataFrame, images: pd.DataFra
 
 def tables(num_people: int, num_pictures: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     pids = np.repeat(np.arange(1, num_people + 1), num_pictures)
-    images = pd.DataFrame({"image_id": 100 + np.arange(len(pids)), "pid": pids, "camid": -1})
+    images = pd.DataFrame({"image_id": 100 + np.arange(len(pids)), "pid": pids, "camid": -1, "sha256": np.arange(len(pids))})
     captions = images.loc[np.repeat(images.index, 2), ["image_id", "pid"]].reset_index(drop=True)
     return captions.assign(caption_id=np.arange(len(captions))), images
 
