@@ -5,7 +5,7 @@
 The features are drawn: a direction for each person plus noise, so that mAP is neither 0 nor 100. Product, sort and scoring take
 turns, block by block, in one run, so that whatever else the machine does weighs on all alike. The sort (an argsort of each row,
 from which everything else would follow) is run on a few queries of each block and its time scaled to all. Memory is what numpy
-and Python hold beyond the features, at its peak, in a run of its own.
+and Python hold beyond the features, at its peak, in a run of its own. Every picture has pixels of its own, which the rule asks for.
 """
 
 import argparse
@@ -15,8 +15,10 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 
-from hpl.evaluation.metrics import Rule, score_block, stream_scores, summarise
-from hpl.evaluation.similarity import BLOCK, cosine_blocks, unit_checked
+from hpl.evaluation.metrics import score_block
+from hpl.evaluation.protocols import Rule
+from hpl.evaluation.scores import score_features
+from hpl.evaluation.similarity import QUERY_BLOCK, cosine_blocks, unit_checked
 from hpl.tasks import JUNK_PID
 
 # queries, gallery pictures, people, of the gallery junk and distractors, cameras
@@ -26,7 +28,7 @@ NUM_SORTED = 8  # queries of each block that are sorted in full
 
 
 def draw(name: str, width: int) -> tuple[np.ndarray, ...]:
-    """Features, pids and camids of queries and gallery."""
+    """Features, pids, camids and numbers of the pixels, of queries and gallery."""
     num_queries, num_gallery, num_people, num_junk, num_distractors, num_cameras = SIZES[name]
     generator = np.random.default_rng(0)
     people = generator.standard_normal((num_people + 1, width), dtype=np.float32)
@@ -42,7 +44,8 @@ def draw(name: str, width: int) -> tuple[np.ndarray, ...]:
             drawn[start : start + 1024] += np.where(own > 0, people[np.maximum(own[:, 0], 0)], 0)
         features.append(drawn)
     camids = (generator.integers(0, num_cameras, count) for count in (num_queries, num_gallery))
-    return *features, query_pids, gallery_pids, *camids
+    pixels = np.arange(num_queries), num_queries + np.arange(num_gallery)
+    return *features, query_pids, gallery_pids, *camids, *pixels
 
 
 def main() -> None:
@@ -53,7 +56,7 @@ def main() -> None:
     for name in arguments.sizes:
         data = draw(name, arguments.width)
         tracemalloc.start()
-        streamed = stream_scores(*data)
+        streamed = score_features(*data[:2], Rule(*data[2:]))
         memory = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
 
@@ -62,10 +65,10 @@ def main() -> None:
         rule = Rule(*people)
         left, right = unit_checked(queries, "query", len(queries)), unit_checked(gallery, "picture", len(gallery))
         blocks, scores = cosine_blocks(left, right[rule.kept]), []
-        bare = np.zeros((BLOCK, len(right)), np.float32)
+        bare = np.zeros((QUERY_BLOCK, len(right)), np.float32)
         spent = {"product": 0.0, "sort": 0.0, "cosines": 0.0, "scores": time.perf_counter() - now}
-        for start in range(0, len(left), BLOCK):
-            part = left[start : start + BLOCK]
+        for start in range(0, len(left), QUERY_BLOCK):
+            part = left[start : start + QUERY_BLOCK]
             times = [time.perf_counter()]
             product = np.matmul(part, right.T, out=bare[: len(part)])
             times.append(time.perf_counter())
@@ -78,10 +81,10 @@ def main() -> None:
             times.append(time.perf_counter())
             for what, seconds in zip(spent, np.diff(times) * [1, len(part) / len(product[:NUM_SORTED]), 1, 1]):
                 spent[what] += seconds
-        assert pd.concat(scores, ignore_index=True).equals(streamed)
+        assert pd.concat(scores, ignore_index=True).equals(streamed.table)
 
         product, held = spent["product"], sum(part.nbytes for part in data[:2])
-        print(f"{name}: {len(left):,} x {len(right):,} x {arguments.width}, mAP {summarise(streamed)['mAP']:.1f}")
+        print(f"{name}: {len(left):,} x {len(right):,} x {arguments.width}, mAP {streamed.figures()['mAP']:.1f}")
         print(f"  bare product                {1:5.2f}   {product:6.1f} s")
         for what, seconds in (
             ("our cosines and scores", spent["cosines"] + spent["scores"]),

@@ -41,11 +41,11 @@ class Rule:
         """Take who is on both sides.
 
         Args:
-            query_pids, gallery_pids: Q and G identities; in the gallery -1 is junk (ignored) and, by the image-to-image rule, 0 a
-                distractor (matches nobody); caption sets number people from 0.
+            query_pids, gallery_pids: Q and G identities; in the gallery -1 is junk (ignored) and, by the image-to-image rule, 0
+                a distractor (matches nobody); caption sets number people from 0.
             query_camids, gallery_camids: with both, the image-to-image rule: gallery pictures of the query's person **and** camera
-                are ignored; equal numbers are one camera, so give unknown cameras different ones on both sides. With neither,
-                the text-to-image rule: nothing is ignored but junk.
+                are ignored; equal numbers are one camera, so give unknown cameras different ones on both sides. With neither, the
+                text-to-image rule: nothing is ignored but junk.
             query_pixels, gallery_pixels: with both, equal numbers are the same picture, pixel for pixel: gallery pictures that are
                 the query itself are ignored, whatever their person and camera.
 

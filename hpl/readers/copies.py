@@ -32,8 +32,8 @@ def tell_query_copies(pictures: pd.DataFrame, accounts: dict[str, dict], fingerp
             )
         if len(near):
             account["notes"].append(
-                f"queries with a near-copy in the gallery, perhaps the picture re-encoded, resized or cropped: {len(near):,} (such "
-                f"as {near['path'].iloc[0]} and {near['path_found'].iloc[0]}); scoring counts it as any other picture"
+                f"queries with a near-copy in the gallery, perhaps the picture re-encoded or cropped: {len(near):,} "
+                f"(such as {near['path'].iloc[0]} and {near['path_found'].iloc[0]}); scoring counts it as any other picture"
             )
         if len(same) or len(near):
             pairs = {kind: table[["path", "path_found"]].head(_NUM_EXAMPLES) for kind, table in (("exact", same), ("near", near))}

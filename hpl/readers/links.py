@@ -71,8 +71,8 @@ def near_copies(
     What scoring ignores is not looked at: the query's person by its own camera.
 
     Args:
-        queries, gallery: of one set: columns image_id (the row that `fingerprints` takes), path, person, camid (below 0: unknown),
-            sha256.
+        queries, gallery: of one set: columns image_id (the row that `fingerprints` takes), path, person, camid (below 0:
+            unknown), sha256.
         least: correlation of the coarse colours, and of the aligned thumbnails.
 
     Returns:
