@@ -31,7 +31,7 @@ def stream_scores(left: np.ndarray, right: np.ndarray, *people: np.ndarray, **op
 def naive(
     row: np.ndarray, pid: int, gallery_pids: np.ndarray, camid: int | None, gallery_camids: np.ndarray, itself: np.ndarray
 ) -> tuple:
-    """num_matches, first_rank, ap and inp of one query by sorting in Python, without itself; of equal scores the wrong come first."""
+    """num_matches, first_rank, ap and inp of one query by sorting in Python, without itself; wrong before right of a tie."""
     kept = [g for g in range(len(row)) if gallery_pids[g] != -1 and not itself[g]]
     if camid is not None:
         kept = [g for g in kept if not (gallery_pids[g] == pid and gallery_camids[g] == camid)]
