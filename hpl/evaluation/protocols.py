@@ -49,7 +49,7 @@ class Rule:
     def positions(self, query: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the columns of a query's matches, and of what it ignores: its person seen by its camera."""
         same = self._order[self._first[query] : self._last[query]]
-        if self.query_camids is None:
+        if self.query_camids is None or self.gallery_camids is None:
             return same, same[:0]
         if self.query_pids[query] <= 0:  # a distractor is nobody
             return same[:0], same[:0]

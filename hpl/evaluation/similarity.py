@@ -85,7 +85,8 @@ def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = QUERY_BLOCK)
 
 def _repeats(features: np.ndarray) -> dict[int, int]:
     """Map each row that stands earlier with the same bits to the first such row."""
-    first, repeats = {}, {}
+    first: dict[int, int] = {}
+    repeats = {}
     for number, row in enumerate(features):
         same = first.setdefault(hash(row.tobytes()), number)
         if same != number and np.array_equal(features[same], row):
