@@ -124,7 +124,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Sequence]]:
         raise HplError(f"{file}: malformed Parquet ({' '.join(str(error).split())})") from None
 
 
-def _table_records(rows: Iterator[tuple[int, list]], names: list[str], root: Path, place: str) -> Iterator[PictureRecord]:
+def _table_records(rows: Iterator[tuple[int, Sequence]], names: list[str], root: Path, place: str) -> Iterator[PictureRecord]:
     number = None
     for number, cells in rows:
         row = dict(zip(names, cells))

@@ -6,6 +6,7 @@ are marked up. Everything else may hold a user's words, and is shown as it is.
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -110,7 +111,7 @@ class Section:
     """A heading and its blocks. `short`: it stands in the Markdown form too."""
 
     title: str
-    blocks: list[str | Table | Figure | Definitions]
+    blocks: Sequence[str | Table | Figure | Definitions]
     short: bool = False
 
 

@@ -40,10 +40,10 @@ class _Canvas:
             self.pixels[y - _BORDER : y + height + _BORDER, x - _BORDER : x + width + _BORDER] = colour
         self.pixels[y : y + height, x : x + width] = picture
 
-    def write(self, text: str, x: int, y: int, size: int, **options: Any) -> None:
+    def write(self, text: str, x: int, y: int, size: int, ha: str = "left", **options: Any) -> None:
         """Put text, its top left corner at (x, y), with letters of about `size` pixels."""
-        options = {"va": "top", "ha": "left", "parse_math": False} | options
-        self.axis.text(x, y, text, fontsize=size * 72 / DPI, linespacing=1.25, **options)
+        letters = size * 72 / DPI
+        self.axis.text(x, y, text, va="top", ha=ha, parse_math=False, fontsize=letters, linespacing=1.25, **options)
 
     def save(self, path: Path) -> None:
         """Write and close."""

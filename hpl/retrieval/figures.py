@@ -59,7 +59,7 @@ class Result:
     dataset: RetrievalSet
     task: Task
     scores: Scores
-    observers: tuple[Observer, ...] = ()
+    observers: tuple = ()  # of Observer; who asked for them knows which
 
 
 def encode_sets(extractor: Extractor, tables: Manifests, sets: Iterable[RetrievalSet]) -> list[Encoded]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor, nn
 
 from hpl.files import HplError
 
@@ -21,7 +21,8 @@ class Best:
             held_out: those that have validation people.
         """
         self.selection, self.patience, self.tasks = selection, patience, list(tasks)
-        self.score, self.epoch, self.measured, self.weights = -math.inf, 0, 0, None
+        self.score, self.epoch, self.measured = -math.inf, 0, 0
+        self.weights: dict[str, Tensor] | None = None
         if missing := set(tasks) - set(held_out):
             if selection == "best" or patience:
                 raise HplError(
@@ -43,11 +44,10 @@ class Best:
         """Tell whether training stops here. Epochs that were not measured say nothing, so it stops after a measurement alone."""
         return bool(self.patience and self.epoch and self.measured - self.epoch >= self.patience)
 
-    def restore(self, model: nn.Module) -> nn.Module:
-        """Return the model with the chosen epoch's weights."""
+    def restore(self, model: nn.Module) -> None:
+        """Give the model the chosen epoch's weights."""
         if self.weights is not None:
             model.load_state_dict(self.weights)
-        return model
 
     def account(self, last_epoch: int) -> dict:
         """Describe the choice: the rule, the epoch it chose, and the best validated one with its figure in percent."""
