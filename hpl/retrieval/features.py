@@ -1,7 +1,7 @@
 """Pictures and captions -> features, for retrieval: in batches, without gradients.
 
-Several processes share the batches, not the rows within them, so that features have the same bits for any number of processes; each of
-them gets all features.
+Several processes share the batches, not the rows within them, so that features have the same bits for any number of processes;
+each of them gets all features.
 """
 
 from collections.abc import Callable, Sequence

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpl.files import HplError
+from hpl.training.model import HPL
 
 
 class Best:
@@ -30,7 +31,7 @@ class Best:
                     "data.val_share above 0, or selection: last and patience: 0"
                 )
 
-    def offer(self, epoch: int, figures: dict[str, float], model: nn.Module) -> None:
+    def offer(self, epoch: int, figures: dict[str, float], model: HPL) -> None:
         """Take over the epoch if it is the best; of equals the first stays. Its weights are kept where they will be asked for."""
         own = [figures[task] for task in self.tasks if task in figures]
         score = sum(own) / len(own) if own else -math.inf
@@ -44,10 +45,11 @@ class Best:
         """Tell whether training stops here. Epochs that were not measured say nothing, so it stops after a measurement alone."""
         return bool(self.patience and self.epoch and self.measured - self.epoch >= self.patience)
 
-    def restore(self, model: nn.Module) -> None:
-        """Give the model the chosen epoch's weights."""
+    def restore(self, model: HPL) -> HPL:
+        """Return the model with the chosen epoch's weights."""
         if self.weights is not None:
             model.load_state_dict(self.weights)
+        return model
 
     def account(self, last_epoch: int) -> dict:
         """Describe the choice: the rule, the epoch it chose, and the best validated one with its figure in percent."""

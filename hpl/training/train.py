@@ -89,8 +89,7 @@ def train(
         curves.end_epoch(epoch, lr=lr, **{f"val_{task}_mAP": figures.get(task, math.nan) for task in TASKS})
         checkpoint.save(epoch + 1, 0, **kept)
         done = 0
-    best.restore(hpl.cpu())
-    return hpl.eval(), curves, best.account(len(curves.rows))
+    return best.restore(hpl.cpu()).eval(), curves, best.account(len(curves.rows))
 
 
 def start(
