@@ -128,8 +128,7 @@ def read_cells(folder: Path, ablation: Ablation, others: Iterable[str] = ()) -> 
     Raises:
         HplError: a file is not a cell.
     """
-    absent: dict[str, list[int]] = {}
-    cells, older = {}, []
+    cells, absent, older = {}, dict[str, list[int]](), []
     for row, seed in ablation.cells:
         path = Path(folder) / f"{row}-{seed}.json"
         if not path.is_file():

@@ -2,8 +2,7 @@
 
 What BLAS returns for a pair may depend on the shape of the product it stands in, and on the place in it. So all products have one
 shape, a tile of a grid that starts at the first query and the first gallery picture and is filled up with zeros at its ends; a
-block is a number of rows of that grid. And rows that are equal to the bit take over what was computed for the first of them: two
-equal pictures tie.
+block is a number of rows of that grid. Rows equal to the bit take what was computed for their first: equal pictures tie.
 """
 
 from collections.abc import Iterator
@@ -86,8 +85,7 @@ def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = QUERY_BLOCK)
 
 def _repeats(features: np.ndarray) -> dict[int, int]:
     """Map each row that stands earlier with the same bits to the first such row."""
-    first: dict[int, int] = {}
-    repeats = {}
+    first, repeats = dict[int, int](), {}
     for number, row in enumerate(features):
         same = first.setdefault(hash(row.tobytes()), number)
         if same != number and np.array_equal(features[same], row):

@@ -151,8 +151,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     reading = READERS[source.format](root, **source.model_dump(include={"camera_pattern"}, exclude_none=True))
     pictures, captions = _columns(reading.records)
     pictures, captions, joined = _join_duplicates(pictures, captions, reading.place or f"{root}: row")
-    notes: list[str] = []
-    mismatches = []
+    notes, mismatches = list[str](), []
     if reading.own_data:
         pictures, notes = _complete_own(pictures, root, source.use, options)
     elif source.official:
@@ -195,11 +194,8 @@ def _complete_own(pictures: pd.DataFrame, root: Path, use: Sequence[str], option
 
 
 def _unseen_by_dvc(root: Path) -> list[str]:
-    if not root.is_symlink():
-        return []
-    return [
-        f"{root} is a link, and DVC does not look behind it: after a change there, `dvc repro -f -s preprocess` reads it again"
-    ]
+    note = f"{root} is a link, and DVC does not look behind it: after a change there, `dvc repro -f -s preprocess` reads it again"
+    return [note] if root.is_symlink() else []
 
 
 def _printable(text: str) -> str:

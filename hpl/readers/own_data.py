@@ -278,8 +278,7 @@ def _folder_records(
     notes: list[str],
 ) -> Iterator[PictureRecord]:
     camera = re.compile(camera_pattern) if camera_pattern else None
-    links: list[Path] = []
-    empty, num_pictures = [], 0
+    empty, links, num_pictures = [], list[Path](), 0
     for person_folder, split, role in people:
         person, source_pid = _person(person_folder.name, role, str(person_folder))
         anonymous = source_pid is not None

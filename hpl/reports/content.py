@@ -6,7 +6,6 @@ are marked up. Everything else may hold a user's words, and is shown as it is.
 
 import base64
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -111,7 +110,7 @@ class Section:
     """A heading and its blocks. `short`: it stands in the Markdown form too."""
 
     title: str
-    blocks: Sequence[str | Table | Figure | Definitions]
+    blocks: list[str | Table | Figure | Definitions]
     short: bool = False
 
 

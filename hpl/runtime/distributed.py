@@ -118,8 +118,7 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    size = 0
+    bucket, size = list[Tensor](), 0
     for gradient in gradients:
         if bucket and (size + gradient.numel() > _BUCKET or gradient.dtype != bucket[0].dtype):
             yield bucket
