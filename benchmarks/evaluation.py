@@ -51,7 +51,8 @@ def score(queries: np.ndarray, gallery: np.ndarray, *people: np.ndarray) -> Scor
     """What the driver of hpl/retrieval does with the features of a task."""
     rule = Rule(*people)
     left, right = unit_checked(queries, "query", len(queries)), unit_checked(gallery, "picture", len(gallery))
-    return Scores.of(cosine_blocks(left, right if rule.kept.all() else right[rule.kept]), rule)
+    right = right if rule.kept.all() else right[rule.kept]
+    return Scores.of(cosine_blocks(left, right), rule)
 
 
 def main() -> None:
