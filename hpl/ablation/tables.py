@@ -128,7 +128,8 @@ def read_cells(folder: Path, ablation: Ablation, others: Iterable[str] = ()) -> 
     Raises:
         HplError: a file is not a cell.
     """
-    cells, absent, older = {}, {}, []
+    absent: dict[str, list[int]] = {}
+    cells, older = {}, []
     for row, seed in ablation.cells:
         path = Path(folder) / f"{row}-{seed}.json"
         if not path.is_file():
@@ -166,7 +167,7 @@ def cells_of_other_parameters(lock: Path, params: Path) -> set[str]:
     return others
 
 
-def _at(content: dict, key: str) -> object:
+def _at(content: object, key: str) -> object:
     """Find the value of a dotted key; None if there is none."""
     for part in key.split("."):
         content = content.get(part) if isinstance(content, dict) else None

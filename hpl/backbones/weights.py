@@ -272,7 +272,7 @@ def source_grid(count: int, grid: tuple[int, int], native: tuple[int, int] | Non
     grid's, and of two the taller. Returns it with a remark if another is likely too.
     """
     side = math.isqrt(count)
-    likely = [shape for shape in (native, tuple(grid), (side, side)) if shape and math.prod(shape) == count]
+    likely = [shape for shape in (native, (grid[0], grid[1]), (side, side)) if shape and math.prod(shape) == count]
     if not likely:
         off = {
             (rows, count // rows): abs(math.log(rows * rows / count) - math.log(grid[0] / grid[1]))

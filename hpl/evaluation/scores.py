@@ -13,9 +13,8 @@ from hpl.evaluation.protocols import Rule
 from hpl.files import HplError
 
 RANKS = (1, 5, 10)
-Blocks = Iterable[
-    tuple[int, np.ndarray]
-]  # number of the first query, and its and the next queries' similarities with the kept gallery
+# Number of the first query, and its and the next queries' similarities with the kept gallery.
+Blocks = Iterable[tuple[int, np.ndarray]]
 
 
 class Observer(Protocol):
@@ -50,7 +49,7 @@ class Scores:
         return cls(pd.concat(tables, ignore_index=True), rule.query_pids, summed_ranks)
 
     def figures(self) -> dict[str, float]:
-        """Return rank-k, mAP, mINP, R-sum if the task has it, and how many queries were scored and skipped. HplError if none has a match."""
+        """Return rank-k, mAP, mINP, R-sum if the task has it, num_queries and num_skipped. HplError if none has a match."""
         found = self.table[self._matched]
         if found.empty:
             raise HplError(f"none of the {len(self.table)} queries has a match in the gallery")
@@ -113,7 +112,7 @@ def retrieval_metrics(similarity: np.ndarray, rule: Rule) -> dict[str, float]:
     """Score a similarity matrix, Q x G with junk, higher is more alike.
 
     Returns:
-        rank1, rank5, rank10, mAP and mINP in percent, num_queries that were scored, and num_skipped that have no match in the gallery.
+        rank1, rank5, rank10, mAP and mINP in percent, num_queries that were scored, and num_skipped without a match.
 
     Raises:
         HplError: shapes do not fit, a similarity is not a finite number, or no query has a match.

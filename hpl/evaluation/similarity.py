@@ -1,8 +1,9 @@
 """Cosines of queries and gallery in blocks of queries, with the same bits whatever the size of a block.
 
-What BLAS returns for a pair may depend on the shape of the product it stands in, and on the place in it. So all products have one shape, a
-tile of a grid that starts at the first query and the first gallery picture and is filled up with zeros at its ends; a block is a number of
-rows of that grid. And rows that are equal to the bit take over what was computed for the first of them: two equal pictures tie.
+What BLAS returns for a pair may depend on the shape of the product it stands in, and on the place in it. So all products have one
+shape, a tile of a grid that starts at the first query and the first gallery picture and is filled up with zeros at its ends; a
+block is a number of rows of that grid. And rows that are equal to the bit take over what was computed for the first of them: two
+equal pictures tie.
 """
 
 from collections.abc import Iterator
@@ -53,8 +54,8 @@ def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = QUERY_BLOCK)
 
     Args:
         left, right: Q x D and G x D, float32, of unit length.
-        block: queries held at a time, rounded up to whole tiles; block x G float32 are all the memory this takes, and a row for each
-            query that comes again.
+        block: queries held at a time, rounded up to whole tiles; block x G float32 are all the memory this takes, and a row for
+            each query that comes again.
 
     Yields:
         Number of the first query, and n x G similarities, which the next block overwrites.
@@ -85,7 +86,8 @@ def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = QUERY_BLOCK)
 
 def _repeats(features: np.ndarray) -> dict[int, int]:
     """Map each row that stands earlier with the same bits to the first such row."""
-    first, repeats = {}, {}
+    first: dict[int, int] = {}
+    repeats = {}
     for number, row in enumerate(features):
         same = first.setdefault(hash(row.tobytes()), number)
         if same != number and np.array_equal(features[same], row):

@@ -6,6 +6,7 @@ are marked up. Everything else may hold a user's words, and is shown as it is.
 
 import base64
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -51,8 +52,8 @@ def profile_words(profile: str) -> str:
 
 def interval_of(figures: dict, name: str) -> tuple[float, float] | None:
     """Find both ends of a figure's interval as metrics.json has them, if it has them."""
-    ends = [figures.get(f"{name}_ci_{end}") for end in ("low", "high")]
-    return None if None in ends else tuple(ends)
+    low, high = (figures.get(f"{name}_ci_{end}") for end in ("low", "high"))
+    return None if low is None or high is None else (low, high)
 
 
 def with_interval(figures: dict, name: str) -> str:
@@ -110,7 +111,7 @@ class Section:
     """A heading and its blocks. `short`: it stands in the Markdown form too."""
 
     title: str
-    blocks: list[str | Table | Figure | Definitions]
+    blocks: Sequence[str | Table | Figure | Definitions]
     short: bool = False
 
 
@@ -176,7 +177,7 @@ def html_page(title: str, sections: list[Section], foot: str) -> str:
     Args:
         foot: a paragraph at the end.
     """
-    return _TEMPLATE.module.page(title, sections, foot)
+    return _TEMPLATE.module.page(title, sections, foot)  # type: ignore[attr-defined]  # the macros are its attributes
 
 
 def _marked_up(text: str) -> Markup:

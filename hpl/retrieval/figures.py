@@ -1,4 +1,4 @@
-"""The one driver of retrieval: encode sets, score each of their tasks, and arrange the figures; all who ask for a figure come here."""
+"""The one driver of retrieval, for all who ask for a figure: encode sets, score each of their tasks, arrange the figures."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from hpl.tasks import NO_CAMERA, TASKS, Task
 
 @dataclass(frozen=True)
 class Encoded:
-    """The features of a retrieval set, float32 with D columns: v_t2i and v_i2i of each row of its images, t_eos of each of its captions."""
+    """The features of a retrieval set, float32 with D columns: v_t2i and v_i2i of each of its images, t_eos of each caption."""
 
     dataset: RetrievalSet
     t2i: np.ndarray
@@ -59,11 +59,11 @@ class Result:
     dataset: RetrievalSet
     task: Task
     scores: Scores
-    observers: tuple[Observer, ...] = ()
+    observers: tuple = ()  # of Observer; who asked for them knows which
 
 
 def encode_sets(extractor: Extractor, tables: Manifests, sets: Iterable[RetrievalSet]) -> list[Encoded]:
-    """Encode the pictures of each set, and its captions where they ask. Several processes share the work; each gets all features."""
+    """Encode the pictures of each set, and its captions where they ask. Processes share the work; each gets all features."""
     encoded = []
     for each in sets:
         kept = extractor.named(each.name)
@@ -127,7 +127,7 @@ def evaluate_towers(extractor: Extractor, tables: Manifests, options: Evaluate) 
 
 
 def validate(extractor: Extractor, tables: Manifests, sets: list[RetrievalSet]) -> dict[str, float]:
-    """Measure the mAP of each task of the validation sets in percent, the mean over its sets; the same on each of several processes."""
+    """Measure each task's mAP in percent, the mean over its validation sets; the same on each of several processes."""
     encoded = encode_sets(extractor, tables, sets)
     tasks = [name for name, task in TASKS.items() if any(task in each.tasks for each in sets)]
     means = [np.nan] * len(tasks)

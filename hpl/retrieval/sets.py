@@ -1,4 +1,4 @@
-"""What is retrieved from what: the test split of each data set that is evaluated, and the validation split of each that trains."""
+"""What is retrieved from what: the test split of each set that is evaluated, and the validation split of each that trains."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from hpl.tasks import I2I, JUNK_PID, T2I, Task
 class RetrievalSet:
     """Queries and gallery of one data set.
 
-    T2I: every caption is a query, every picture is in the gallery once. I2I: queries and gallery as the set, or its reader, marks them.
+    T2I: every caption is a query, every picture is in the gallery once. I2I: both as the set, or its reader, marks them.
 
     Attributes:
         tasks: those that it is scored for.
@@ -56,7 +56,7 @@ def read_test_sets(tables: Manifests) -> list[RetrievalSet]:
 
 
 def _own_pids(table: pd.DataFrame, people: np.ndarray) -> pd.DataFrame:
-    """Number the set's own people from 1; junk and distractors keep their source pid, which is below."""
+    """Give the set's own people numbers from 1; junk and distractors keep their source pid, which is below."""
     pids = np.searchsorted(people, table["person"].astype(str)) + 1
     return table.assign(pid=np.where(table["person"] != "", pids, table["source_pid"])).reset_index(drop=True)
 
