@@ -93,10 +93,7 @@ def describe_settings(options: Evaluate) -> dict:
         k1, k2, weight = options.rerank_k1, options.rerank_k2, options.rerank_lambda
         labels.append(f"k-reciprocal re-ranking (k1 = {k1}, k2 = {k2}, lambda = {weight:g})")
     names = ("flip", "rerank", "rerank_k1", "rerank_k2", "rerank_lambda", "composed_weight")
-    return {
-        **{name: getattr(options, name) for name in names},
-        "label": "; ".join(labels),
-    }
+    return {**{name: getattr(options, name) for name in names}, "label": "; ".join(labels)}
 
 
 def choose_tokens(encoded: list[Encoded]) -> dict[str, np.ndarray]:

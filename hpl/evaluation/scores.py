@@ -120,14 +120,10 @@ def retrieval_metrics(similarity: np.ndarray, rule: Rule) -> dict[str, float]:
     similarity = np.asarray(similarity)
     if not np.issubdtype(similarity.dtype, np.number):
         raise HplError(f"similarity is of type {similarity.dtype}; expected numbers")
-    expected = len(rule.query_pids), len(rule.kept)
-    if similarity.shape != expected:
-        raise HplError(
-            f"similarity has shape {similarity.shape}; expected {expected[0]} queries x {expected[1]} gallery pictures"
-        )
+    shape = len(rule.query_pids), len(rule.kept)
+    if similarity.shape != shape:
+        raise HplError(f"similarity has shape {similarity.shape}; expected {shape[0]} queries x {shape[1]} gallery pictures")
     if not np.isfinite(similarity).all():
-        row, column = np.argwhere(~np.isfinite(similarity))[0]
-        raise HplError(
-            f"similarity of query {row} and gallery picture {column} is {similarity[row, column]}; expected finite numbers"
-        )
+        q, g = np.argwhere(~np.isfinite(similarity))[0]
+        raise HplError(f"similarity of query {q} and gallery picture {g} is {similarity[q, g]}; expected finite numbers")
     return Scores.of([(0, similarity[:, rule.kept])], rule).figures()
