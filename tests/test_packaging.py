@@ -29,7 +29,8 @@ def imported(*folders: str) -> set[str]:
     names = {
         name.split(".")[0] for folder in folders for file in (ROOT / folder).rglob("*.py") for name in imported_names(parse(file))
     }
-    names -= {"hpl", "stages", "tests", "benchmarks", *sys.stdlib_module_names}
+    beside = {file.stem for file in (ROOT / "benchmarks").glob("*.py")}  # scripts that import each other
+    names -= {"hpl", "stages", "tests", "benchmarks", *beside, *sys.stdlib_module_names}
     found = packages_distributions()
     return {normal(found[name][0]) for name in names}
 

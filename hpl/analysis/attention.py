@@ -85,9 +85,7 @@ def _choose(test: RetrievalSet | None, count: int) -> pd.DataFrame:
     """Choose the captions that `explain` takes, with partner_image_id; no row without a test set."""
     rows = []
     if test:
-        captions, pictures = (
-            table.sort_values("image_id", kind="stable").groupby("pid") for table in (test.captions, test.images)
-        )
+        captions, pictures = (t.sort_values("image_id", kind="stable").groupby("pid") for t in (test.captions, test.images))
         first, ids = captions.head(1), pictures["image_id"].unique()
         paired = first[first["pid"].map(pictures.size()) > 1]
         for row in paired.iloc[np.linspace(0, len(paired) - 1, min(count, len(paired))).round().astype(int)].to_dict("records"):

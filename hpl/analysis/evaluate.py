@@ -85,7 +85,7 @@ def read_scores_tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def describe_settings(options: Evaluate) -> dict:
-    """Say what evaluation does beyond the bare protocol, for the report: values, what they mean, and a label, perhaps empty."""
+    """Say what evaluation does beyond the bare protocol, for the report: values, and a label that is empty by default."""
     labels = []
     if options.flip:
         labels.append("features averaged with those of the mirror image")
@@ -93,17 +93,7 @@ def describe_settings(options: Evaluate) -> dict:
         k1, k2, weight = options.rerank_k1, options.rerank_k2, options.rerank_lambda
         labels.append(f"k-reciprocal re-ranking (k1 = {k1}, k2 = {k2}, lambda = {weight:g})")
     names = ("flip", "rerank", "rerank_k1", "rerank_k2", "rerank_lambda", "composed_weight")
-    return {
-        **{name: getattr(options, name) for name in names},
-        "label": "; ".join(labels),
-        "meaning": {
-            "flip": "features of a picture and of its mirror image are averaged, in all figures",
-            "rerank": "k-reciprocal re-ranking (Zhong et al., CVPR 2017) in t2i, i2i, others and open_set; similarities are then "
-            "1 minus the re-ranked distance; composed and the histograms are without",
-            "composed_weight": "weight of t_eos in its mean with the query picture's v_t2i, where picture and sentence are one "
-            "query; v_t2i has the rest",
-        },
-    }
+    return {**{name: getattr(options, name) for name in names}, "label": "; ".join(labels)}
 
 
 def choose_tokens(encoded: list[Encoded]) -> dict[str, np.ndarray]:

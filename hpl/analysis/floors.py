@@ -82,9 +82,7 @@ def colour_histograms(images_N3HW: np.ndarray, space: str, num_stripes: int, gre
     Returns:
         float32, N x (num_stripes * 512), unit length.
     """
-    return np.stack(
-        [_histogram(image_3HW.transpose(1, 2, 0), space, num_stripes, grey_world, middle) for image_3HW in images_N3HW]
-    )
+    return np.stack([_histogram(one_3HW.transpose(1, 2, 0), space, num_stripes, grey_world, middle) for one_3HW in images_N3HW])
 
 
 def _histogram(image_HW3: np.ndarray, space: str, num_stripes: int, grey_world: bool, middle: bool) -> np.ndarray:

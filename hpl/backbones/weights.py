@@ -224,9 +224,7 @@ def _fill(model: CLIP, file: WeightFile, choice: OpenClipBackbone, native: tuple
             value = value.reshape(target.shape)
         if name == _TEXT_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) != len(target):
             if len(value) < len(target):
-                raise HplError(
-                    f"input.context_length = {len(target)}: {choice.weights} has positions for {len(value)} tokens only"
-                )
+                raise HplError(f"input.context_length = {len(target)}: {choice.weights} has positions for {len(value)} tokens")
             resized[name] = [[len(value)], [len(target)]]
             value = value[: len(target)]
         if name == _IMAGE_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) > 1:

@@ -10,7 +10,6 @@ import pandas as pd
 from hpl.evaluation.intervals import draw_people, interval
 from hpl.evaluation.metrics import score_block
 from hpl.evaluation.protocols import Rule
-from hpl.evaluation.similarity import QUERY_BLOCK, cosine_blocks, unit_checked
 from hpl.files import HplError
 
 RANKS = (1, 5, 10)
@@ -121,27 +120,10 @@ def retrieval_metrics(similarity: np.ndarray, rule: Rule) -> dict[str, float]:
     similarity = np.asarray(similarity)
     if not np.issubdtype(similarity.dtype, np.number):
         raise HplError(f"similarity is of type {similarity.dtype}; expected numbers")
-    expected = len(rule.query_pids), len(rule.kept)
-    if similarity.shape != expected:
-        raise HplError(
-            f"similarity has shape {similarity.shape}; expected {expected[0]} queries x {expected[1]} gallery pictures"
-        )
+    shape = len(rule.query_pids), len(rule.kept)
+    if similarity.shape != shape:
+        raise HplError(f"similarity has shape {similarity.shape}; expected {shape[0]} queries x {shape[1]} gallery pictures")
     if not np.isfinite(similarity).all():
-        row, column = np.argwhere(~np.isfinite(similarity))[0]
-        raise HplError(
-            f"similarity of query {row} and gallery picture {column} is {similarity[row, column]}; expected finite numbers"
-        )
+        q, g = np.argwhere(~np.isfinite(similarity))[0]
+        raise HplError(f"similarity of query {q} and gallery picture {g} is {similarity[q, g]}; expected finite numbers")
     return Scores.of([(0, similarity[:, rule.kept])], rule).figures()
-
-
-def score_features(queries: np.ndarray, gallery: np.ndarray, rule: Rule, block: int = QUERY_BLOCK) -> Scores:
-    """Score the cosines of features, Q x D and G x D of any length, without ever holding all cosines.
-
-    Args:
-        block: queries whose similarities are held at a time (n x G float32); it changes no bit of the result.
-
-    Raises:
-        HplError: features are not finite or not as many as pids.
-    """
-    left, right = unit_checked(queries, "query", len(rule.query_pids)), unit_checked(gallery, "gallery picture", len(rule.kept))
-    return Scores.of(cosine_blocks(left, right if rule.kept.all() else right[rule.kept], block), rule)

@@ -41,9 +41,7 @@ def unit_checked(features: np.ndarray, what: str, count: int) -> np.ndarray:
             row = int(np.argmin(np.isfinite(lengths)))
             finite = np.isfinite(rows[row])
             value = np.abs(rows[row]).max() if finite.all() else rows[row][~finite][0]
-            raise HplError(
-                f"feature of {what} {start + row} holds {value}; expected finite numbers whose squares float32 can hold"
-            )
+            raise HplError(f"feature of {what} {start + row} holds {value}; expected finite numbers that float32 can square")
         scaled[start : start + len(rows)] = unit(rows)
     return scaled
 

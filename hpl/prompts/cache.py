@@ -69,9 +69,7 @@ def _half(features: Tensor) -> np.ndarray:
     """Round to float16; HplError where that would overflow."""
     half = features.to(torch.float16)
     if not torch.isfinite(half).all():
-        raise HplError(
-            "cache_features: a feature is not finite in half precision; expected CLIP's, whose values stay under 65504"
-        )
+        raise HplError("cache_features: a feature is not finite in half precision; expected CLIP's, with values under 65504")
     return half.cpu().numpy()
 
 

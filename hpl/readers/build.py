@@ -131,10 +131,7 @@ def _link_people(
     """Find links; give each person one pid and a place in training, validation or test, and note who was held out."""
     part, row = pictures["part"].to_numpy(), pictures["row"].to_numpy()
     links = find_links(
-        pictures,
-        lambda rows: take(store.fingerprints, part[rows], row[rows]),
-        options.link_candidate,
-        options.link_correlation,
+        pictures, lambda rows: take(store.fingerprints, part[rows], row[rows]), options.link_candidate, options.link_correlation
     )
     unified = unify_identities(pictures, links)
     pictures = hold_out_validation(unified, data.val_share, options.split_seed)

@@ -28,14 +28,6 @@ class Encoded:
     i2i: np.ndarray
     text: np.ndarray  # without rows if the set is not scored for text to image
 
-    def features(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
-        """Return those of the task's queries and gallery."""
-        row_of = pd.Series(np.arange(len(self.dataset.images)), index=self.dataset.images["image_id"])
-        queries, gallery = self.dataset.queries_and_gallery(task)
-        if task.by_caption:
-            return self.text, self.t2i[row_of[gallery["image_id"]]]
-        return self.i2i[row_of[queries["image_id"]]], self.i2i[row_of[gallery["image_id"]]]
-
     def similarities(self, task: Task, options: Evaluate | None = None) -> tuple[Blocks, Rule]:
         """Compare the task's queries with its gallery, block by block, and make the rule that scores them.
 
@@ -44,7 +36,9 @@ class Encoded:
         """
         queries, gallery = self.dataset.queries_and_gallery(task)
         rule = task_rule(task, queries, gallery)
-        left, right = self.features(task)
+        row_of = pd.Series(np.arange(len(self.dataset.images)), index=self.dataset.images["image_id"])
+        left = self.text if task.by_caption else self.i2i[row_of[queries["image_id"]]]
+        right = (self.t2i if task.by_caption else self.i2i)[row_of[gallery["image_id"]]]
         left, right = unit_checked(left, "query", len(queries)), unit_checked(right, "gallery picture", len(gallery))
         right = right if rule.kept.all() else right[rule.kept]
         if options and options.rerank:

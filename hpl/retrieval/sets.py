@@ -43,9 +43,7 @@ def read_test_sets(tables: Manifests) -> list[RetrievalSet]:
     for name, account in tables.datasets.items():
         if "test" not in account["use"]:
             continue
-        images, captions = (
-            table[(table["dataset"] == name) & (table["split"] == "test")] for table in (tables.images, tables.captions)
-        )
+        images, captions = (t[(t["dataset"] == name) & (t["split"] == "test")] for t in (tables.images, tables.captions))
         people = np.unique(images.loc[images["person"] != "", "person"].astype(str))
         captions = captions[captions["person"] != ""]  # a distractor's caption asks for nobody
         tasks = [task for task in (T2I, I2I) if task.name in account["scored"]]
