@@ -32,9 +32,9 @@ ONE_KEY_A_SECTION = {
     "train.epochs": 9,
     "evaluate.rank_list_length": 5,
 }
-# The resolved values of the profiles that are ours to keep; `own` and what is no profile are the user's to change. An edit of params.yaml changes the digests of those it
-# reaches, the profiles that take over the edited key among them: if they are the ones you mean, take the new digests from the
-# failing test.
+# The resolved values of the profiles that are ours to keep; `own` and what is no profile are the user's to change. An edit of
+# params.yaml changes the digests of those it reaches, the profiles that take over the edited key among them: if they are the ones
+# you mean, take the new digests from the failing test.
 DIGESTS = {
     "bundled": "0e0cce2cacad",
     "paper-cuhk-market": "f8f22e7e442b",
