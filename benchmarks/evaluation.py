@@ -5,7 +5,8 @@
 The features are drawn: a direction for each person plus noise, so that mAP is neither 0 nor 100. Product, sort and scoring take
 turns, block by block, in one run, so that whatever else the machine does weighs on all alike. The sort (an argsort of each row,
 from which everything else would follow) is run on a few queries of each block and its time scaled to all. Memory is what numpy
-and Python hold beyond the features, at its peak, in a run of its own. Every picture has pixels of its own, which the rule asks for.
+and Python hold beyond the features, at its peak, in a run of its own. Every picture has pixels of its own,
+which the rule asks for.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import pandas as pd
 
 from hpl.evaluation.metrics import score_block
 from hpl.evaluation.protocols import Rule
-from hpl.evaluation.scores import score_features
+from hpl.evaluation.scores import Scores
 from hpl.evaluation.similarity import QUERY_BLOCK, cosine_blocks, unit_checked
 from hpl.tasks import JUNK_PID
 
@@ -48,6 +49,14 @@ def draw(name: str, width: int) -> tuple[np.ndarray, ...]:
     return *features, query_pids, gallery_pids, *camids, *pixels
 
 
+def score(queries: np.ndarray, gallery: np.ndarray, *people: np.ndarray) -> Scores:
+    """What the driver of hpl/retrieval does with the features of a task."""
+    rule = Rule(*people)
+    left, right = unit_checked(queries, "query", len(queries)), unit_checked(gallery, "picture", len(gallery))
+    right = right if rule.kept.all() else right[rule.kept]
+    return Scores.of(cosine_blocks(left, right), rule)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
@@ -56,7 +65,7 @@ def main() -> None:
     for name in arguments.sizes:
         data = draw(name, arguments.width)
         tracemalloc.start()
-        streamed = score_features(*data[:2], Rule(*data[2:]))
+        streamed = score(*data)
         memory = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
 

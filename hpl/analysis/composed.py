@@ -1,13 +1,13 @@
 """Composed queries: a picture of a person, and a sentence that describes another picture of the same person.
 
-The sentence corrects and complements the picture: it tells of a bag that this picture does not show, or of colours that its camera changed.
-Query: picture a and a caption of picture b, a and b of one person, a other than b. Gallery: all test pictures but a. Matches: all other
-pictures of that person, b among them. Where cameras are known, a is by another camera than b, and pictures of that person by the camera
-of a are ignored too. What has the pixels of a is a itself, under whatever name: it is not in the gallery either.
+The sentence corrects and complements the picture: it tells of a bag that this picture lacks, or of colours that its camera
+changed. Query: picture a and a caption of picture b, a and b of one person, a other than b. Gallery: all test pictures but a.
+Matches: all other pictures of that person, b among them. Where cameras are known, a is by another camera than b, and pictures of
+that person by the camera of a are ignored too. What has the pixels of a is a, under whatever name: not in the gallery either.
 
-Score: sentence and picture meet in the space that both are embedded in, as the weighted mean of t_eos and v_t2i of a, both of unit length, whose
-cosine with v_t2i is taken; beside it the cosine of v_i2i of a with v_i2i. Each is brought to mean 0 and deviation 1 over the query's gallery, then
-both are averaged. Picture alone (v_i2i) and sentence alone (t_eos) are scored on the very same queries and galleries.
+Score: sentence and picture meet in the space of both, as the weighted mean of t_eos and v_t2i of a, each of unit length, whose
+cosine with v_t2i is taken; beside it the cosine of v_i2i of a with v_i2i. Each is brought to mean 0 and deviation 1 over the
+query's gallery, then both are averaged. Picture alone (v_i2i) and sentence alone (t_eos) are scored on the very same queries.
 """
 
 import hashlib

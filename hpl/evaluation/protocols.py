@@ -41,13 +41,13 @@ class Rule:
         """Take who is on both sides.
 
         Args:
-            query_pids, gallery_pids: Q and G identities; in the gallery -1 is junk (ignored) and, by the image-to-image rule, 0
-                a distractor (matches nobody); caption sets number people from 0.
-            query_camids, gallery_camids: with both, the image-to-image rule: gallery pictures of the query's person **and** camera
-                are ignored; equal numbers are one camera, so give unknown cameras different ones on both sides. With neither, the
+            query_pids, gallery_pids: Q and G identities; in the gallery -1 is junk (ignored) and, by the image-to-image rule, 0 a
+                distractor (matches nobody); caption sets number people from 0.
+            query_camids, gallery_camids: with both, the image-to-image rule: pictures of the query's person **and** camera are
+                ignored; equal numbers are one camera, so give unknown cameras different ones on both sides. With neither, the
                 text-to-image rule: nothing is ignored but junk.
-            query_pixels, gallery_pixels: with both, equal numbers are the same picture, pixel for pixel: gallery pictures that are
-                the query itself are ignored, whatever their person and camera.
+            query_pixels, gallery_pixels: with both, equal numbers are one picture, pixel for pixel: gallery pictures that are the
+                query itself are ignored, whatever their person and camera.
 
         Raises:
             HplError: camids or pixels are given for one side alone, or are not as many as pids.
@@ -57,11 +57,14 @@ class Rule:
         self.query_camids, self.gallery_camids = self._pair("camids", query_camids, gallery_camids)
         self.query_pixels, self.gallery_pixels = self._pair("pixels", query_pixels, gallery_pixels)
         self._same = _Columns(self.query_pids, self.gallery_pids)
-        copies = None if self.query_pixels is None else _Columns(self.query_pixels, self.gallery_pixels)
-        self.num_copies = copies.total if copies else 0  # pairs of a query and a gallery picture that is the query itself
-        self._copies = copies if self.num_copies else None
+        self._copies: _Columns | None = None
+        if self.query_pixels is not None and self.gallery_pixels is not None:
+            self._copies = _Columns(self.query_pixels, self.gallery_pixels)
+        self.num_copies = self._copies.total if self._copies else 0  # pairs of a query and a gallery picture that is it
 
-    def _pair(self, what: str, query: np.ndarray | None, gallery: np.ndarray | None) -> tuple:
+    def _pair(
+        self, what: str, query: np.ndarray | None, gallery: np.ndarray | None
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Check that something is given for both sides or neither, for all of each; leave out what junk has."""
         if query is None and gallery is None:
             return None, None
@@ -76,13 +79,15 @@ class Rule:
         """Return the columns of a query's matches, and of what it ignores: its person seen by its camera, and itself."""
         same = self._same.of(query)
         copies = self._copies.of(query) if self._copies else same[:0]
-        by_camera = self.query_camids is not None
-        if by_camera and self.query_pids[query] <= 0:  # a distractor is nobody
+        if self.query_camids is None or self.gallery_camids is None:
+            ignored = np.zeros(len(same), bool)
+        elif self.query_pids[query] <= 0:  # a distractor is nobody
             return same[:0], copies
-        ignored = self.gallery_camids[same] == self.query_camids[query] if by_camera else np.zeros(len(same), bool)
+        else:
+            ignored = self.gallery_camids[same] == self.query_camids[query]
         if not len(copies):
             return same[~ignored], same[ignored]
-        ignored |= self.gallery_pixels[same] == self.query_pixels[query]
+        ignored |= np.isin(same, copies)
         strange = copies[self.gallery_pids[copies] != self.query_pids[query]]
         return same[~ignored], np.concatenate([same[ignored], strange])
 
@@ -99,11 +104,6 @@ def task_rule(task: Task, queries: pd.DataFrame, gallery: pd.DataFrame) -> Rule:
     if task.by_caption:
         return Rule(*pids)
     camids = queries["camid"].to_numpy()
+    asked = np.where(camids < 0, -2, camids)  # an unknown one is that of no gallery picture
     pixels, _ = pd.factorize(pd.concat([queries["sha256"], gallery["sha256"]]))
-    return Rule(
-        *pids,
-        np.where(camids < 0, -2, camids),  # an unknown one is that of no gallery picture
-        gallery["camid"].to_numpy(),
-        pixels[: len(queries)],
-        pixels[len(queries) :],
-    )
+    return Rule(*pids, asked, gallery["camid"].to_numpy(), pixels[: len(queries)], pixels[len(queries) :])
