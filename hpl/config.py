@@ -356,8 +356,8 @@ class Params(_Section):
         length, room = PROMPT_WORDS + self.prompt.id_tokens + self.prompt.instance_tokens, self.active.input.context_length
         if self.prompt.enabled and length > room:
             raise ValueError(
-                f"prompt.id_tokens = {self.prompt.id_tokens} and prompt.instance_tokens = {self.prompt.instance_tokens} make prompts of "
-                f"{length} tokens; expected at most profiles.{self.profile}.input.context_length = {room}"
+                f"prompt.id_tokens = {self.prompt.id_tokens} and prompt.instance_tokens = {self.prompt.instance_tokens} make "
+                f"prompts of {length} tokens; expected at most profiles.{self.profile}.input.context_length = {room}"
             )
         return self
 

@@ -26,7 +26,7 @@ def evaluate_model(encoded: list[Encoded], options: Evaluate) -> tuple[dict, dic
     """Compute all figures of a model, and the tables behind them.
 
     Returns:
-        What metrics.json holds: `arrange`'s figures with bootstrap intervals; `datasets`, the names of the first set of each task;
+        What metrics.json holds: `arrange`'s figures with intervals; `datasets`, the names of the first set of each task;
         `open_set` of these; `composed` of the first set with captions; `not_scored`, by set, why it lacks one of these figures;
         `settings`, where something is on that is off by default.
         Tables by name: rank_lists_t2i, rank_lists_i2i, scores_t2i, scores_i2i, similarities.

@@ -29,13 +29,13 @@ def why_unscored(task: Task, queries: pd.DataFrame, gallery: pd.DataFrame) -> st
         )
     if len(cameras) == 1 and cameras[0] >= 0:
         return (
-            f"all {len(named):,} pictures of people are by camera {cameras[0]}, and what the query's own camera took is left out; "
-            "expected two cameras or more, or no cameras if they are not known"
+            f"all {len(named):,} pictures of people are by camera {cameras[0]}, and what the query's own camera took is left "
+            "out; expected two cameras or more, or no cameras if they are not known"
         )
     if not len(queries):
         needed = "pictures by two cameras" if len(named) and named["camid"].max() >= 0 else "two different pictures"
         return f"none of {len(found):,} people has {needed}, one to ask with and one to find; expected some who have"
     return (
-        f"none of {len(queries):,} queries has a match: {len(asked - found):,} of their {len(asked):,} people are not in the gallery, "
-        "and of the others it has only the query itself, or what its own camera took; expected pictures by another camera there"
+        f"none of {len(queries):,} queries has a match: {len(asked - found):,} of {len(asked):,} people asked for are not in the "
+        "gallery, and of the others it has only the query itself, or what its own camera took; expected pictures by another camera there"
     )

@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
@@ -213,8 +214,8 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
     The lines of <picture stem>.txt beside a picture are its captions. A link may stand for a split or person, not for one below.
 
     Args:
-        camera_pattern: regular expression with one group, searched in the file name, and if it is not there in the folders between
-            person and picture: the camera. None: no cameras.
+        camera_pattern: regular expression with one group, the camera, searched in the file name, and where it is not there in the
+            folders between person and picture. None: no cameras.
 
     Raises:
         HplError: naming the folder or file that does not fit.
@@ -257,23 +258,26 @@ def _cameras_above(people: list[Path]) -> list[str]:
 
     Returns what a user should look at. HplError where the folders are called like cameras too.
     """
-    inside = [{entry.name for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)} for folder in people]
-    shared, named = set.intersection(*inside) if inside else set(), all(_CAMERA_NAME.fullmatch(folder.name) for folder in people)
-    if len(people) < 2 or any(map(_CAMERA_NAME.fullmatch, shared)) or not (shared or named):
+    inside = Counter(
+        entry.name for folder in people for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)
+    )
+    named = all(_CAMERA_NAME.fullmatch(folder.name) for folder in people)
+    again = sorted(name for name, count in inside.items() if count >= (2 if named else len(people)))
+    if len(people) < 2 or any(map(_CAMERA_NAME.fullmatch, again)):
         return []
     names = f"{len(people)} folders such as {people[0].name} and {people[-1].name}"
     moved = "<person>/<camera>/<picture>, and camera_pattern, or format: table with camid"
-    if not shared:
-        return [f"{names} were taken for people, and are called like cameras; if they are, expected {moved}"]
-    if named:
+    if named and again:
         raise HplError(
-            f"{people[0].parent}: {names} hold the same {len(shared)} folders, such as {min(shared)}: cameras above people; "
+            f"{people[0].parent}: {names} hold the same {len(again)} folders, such as {again[0]}: cameras above people; "
             f"expected {moved}"
         )
-    if len(shared) < len(people):
+    if named:
+        return [f"{names} were taken for people, and are called like cameras; if they are, expected {moved}"]
+    if len(again) < len(people):  # few in many: a person's days, or cameras
         return []
     return [
-        f"{names} were taken for people, and every one holds folders such as {min(shared)}; if those are people, expected {moved}"
+        f"{names} were taken for people, and every one holds folders such as {again[0]}; if those are people, expected {moved}"
     ]
 
 

@@ -43,8 +43,8 @@ def pretraining_faults(params: Params, tables: Manifests) -> list[str]:
     key = f"profiles.{params.profile}.pretrain"
     if not count:
         return [
-            f"{key}.epochs = {options.epochs}, but no caption is left in the sets with use: [pretrain]; expected captions of people "
-            "who are in no test split, or 0 epochs"
+            f"{key}.epochs = {options.epochs}, but no caption is left in the sets with use: [pretrain]; expected captions of "
+            "people who are in no test split, or 0 epochs"
         ]
     return _process_faults(params.num_processes, {f"{key}.batch_size": min(options.batch_size, count)})
 
@@ -61,8 +61,8 @@ def training_faults(params: Params, tables: Manifests) -> list[str]:
     faults = []
     if T2I.name in params.tasks and num_captions < 2:
         faults.append(
-            f"tasks holds {T2I.name}, but the {len(pictures):,} training pictures have {num_captions} captions; expected captions, "
-            f"or tasks: [{I2I.name}]"
+            f"tasks holds {T2I.name}, but the {len(pictures):,} training pictures have {num_captions} captions; expected "
+            f"captions, or tasks: [{I2I.name}]"
         )
     faults += _selection_faults(params, tables)
     return faults + _process_faults(params.num_processes, _rows_of_a_step(params, tables))
@@ -74,8 +74,8 @@ def _selection_faults(params: Params, tables: Manifests) -> list[str]:
         return []
     chosen = "selection = best" if train.selection == "best" else f"patience = {train.patience}"
     return [
-        f"{key}.train.{chosen} needs validation people for {task}, and {why}; expected a val split of people who are in no other, "
-        f"{key}.data.val_share above 0, or selection: last and patience: 0"
+        f"{key}.train.{chosen} needs validation people for {task}, and {why}; expected a val split of people who are in no "
+        f"other, {key}.data.val_share above 0, or selection: last and patience: 0"
         for task, why in _unmeasured(params, tables).items()
     ]
 

@@ -51,9 +51,8 @@ def train(
         raise HplError("train: the prompts were made for other training identities; run the construct_prompts stage again")
     reader = data.reader(pictures, size)
     held_out = read_validation_sets(manifests) if options.validate_epochs else []
-    best = Best(options.selection, options.patience, params.tasks)
     hpl, optimizer = start(clip, prompts, len(pids), params, device)
-    curves = Curves([*LOSSES, "total"])
+    best, curves = Best(options.selection, options.patience, params.tasks), Curves([*LOSSES, "total"])
     kept = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
     first_epoch, done = checkpoint.load(**kept)
     for epoch in range(first_epoch, options.epochs + 1):
