@@ -94,9 +94,9 @@ def results_section(metrics: dict, baselines: dict, histograms: dict) -> Section
             f"{histograms['colour_histogram_middle']}), chosen by mAP on the test split, in their favour; over the whole "
             "picture and without a fifth of the width at each side, where the background is."
         )
-    missing = [Definitions({f"Not scored: {name}": reason for name, reason in not_scored(metrics).items()})]
-    blocks = [*task_tables(metrics, baselines), text, *(missing if missing[0].values else [])]
-    return Section("Results on the test split", blocks, short=True)
+    missing = {f"Not scored: {name}": reason for name, reason in not_scored(metrics).items()}
+    blocks = [*task_tables(metrics, baselines), text]
+    return Section("Results on the test split", [*blocks, Definitions(missing)] if missing else blocks, short=True)
 
 
 def write_headline(folder: Path, documents: Iterable[Path], metrics: dict, baselines: dict, params: Params) -> None:

@@ -140,11 +140,12 @@ def _training_remarks(params: Params, tables: Manifests) -> list[str]:
 def _main() -> None:
     folder, *overrides = sys.argv[1:]
     params = load_params(overrides=overrides)
-    file = Path(folder) / MADE_WITH
+    manifests = Path(folder)
+    file = manifests / MADE_WITH
     if not file.is_file() or read_json(file) != made_with(params):
         print("the data were not checked: preprocess has not yet read them with these parameters (dvc repro preprocess)")
         return
-    for remark in check_manifests(params, Manifests(folder)):
+    for remark in check_manifests(params, Manifests(manifests)):
         print(remark)
     print("the data, as preprocess read them last, fit the parameters")
 
