@@ -1,4 +1,4 @@
-"""What is retrieved from what: the test split of each data set that is evaluated, and the validation split of each that trains."""
+"""What is retrieved from what: the test split of each set that is evaluated, and the validation split of each that trains."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from hpl.tasks import I2I, T2I, Task
 class RetrievalSet:
     """Queries and gallery of one data set.
 
-    T2I: every caption is a query, every picture is in the gallery once. I2I: queries and gallery as the set, or its reader, marks them.
+    T2I: every caption is a query, every picture is in the gallery once. I2I: both as the set, or its reader, marks them.
 
     Attributes:
         tasks: those that it is scored for.

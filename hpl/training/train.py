@@ -18,7 +18,7 @@ from hpl.retrieval.checks import refuse, training_faults
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.figures import validate
 from hpl.retrieval.sets import read_validation_sets
-from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
+from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint, Stateful
 from hpl.runtime.curves import Curves, check_finite
 from hpl.runtime.device import out_of_memory
 from hpl.runtime.distributed import average_gradients, check_agreement, rank
@@ -53,7 +53,7 @@ def train(
     held_out = read_validation_sets(manifests) if options.validate_epochs else []
     hpl, optimizer = start(clip, prompts, len(pids), params, device)
     best, curves = Best(options.selection, options.patience, params.tasks), Curves([*LOSSES, "total"])
-    kept = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
+    kept: dict[str, Stateful] = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
     first_epoch, done = checkpoint.load(**kept)
     for epoch in range(first_epoch, options.epochs + 1):
         if best.waited_enough():
