@@ -37,5 +37,6 @@ def why_unscored(task: Task, queries: pd.DataFrame, gallery: pd.DataFrame) -> st
         return f"none of {len(found):,} people has {needed}, one to ask with and one to find; expected some who have"
     return (
         f"none of {len(queries):,} queries has a match: {len(asked - found):,} of {len(asked):,} people asked for are not in the "
-        "gallery, and of the others it has only the query itself, or what its own camera took; expected pictures by another camera there"
+        "gallery, and of the others it has only the query itself, or what its own camera took; expected pictures by another "
+        "camera there"
     )

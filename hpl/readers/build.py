@@ -69,7 +69,6 @@ def build_manifests(raw: Path, params: Params, manifests: Path, packed: Path, ke
     captions = captions.merge(pictures[["dataset", "path", "image_id"]], on=["dataset", "path"])
     captions = captions.sort_values("image_id", kind="stable", ignore_index=True)
     captions.insert(0, "caption_id", np.arange(len(captions)))
-    _note_dropped(pictures, accounts)
     _choose_tasks(pictures, captions, accounts)
     with output_folder(packed) as packed_partial, output_folder(manifests) as partial:
         _pack(pictures, store, packed_partial)
@@ -149,6 +148,7 @@ def _link_people(
         pictures, lambda rows: take(store.fingerprints, part[rows], row[rows]), options.link_candidate, options.link_correlation
     )
     unified = unify_identities(pictures, links)
+    _note_dropped(unified, accounts)
     pictures = hold_out_validation(unified, data.val_share, options.split_seed)
     held_out = pictures[pictures["split"] != unified["split"]].groupby("dataset")["person"].nunique()
     for name, number in held_out.items():

@@ -95,8 +95,8 @@ def results_section(metrics: dict, baselines: dict, histograms: dict) -> Section
             "picture and without a fifth of the width at each side, where the background is."
         )
     missing = {f"Not scored: {name}": reason for name, reason in not_scored(metrics).items()}
-    blocks = [*task_tables(metrics, baselines), text]
-    return Section("Results on the test split", [*blocks, Definitions(missing)] if missing else blocks, short=True)
+    reasons = [Definitions(missing)] if missing else []
+    return Section("Results on the test split", [*task_tables(metrics, baselines), text, *reasons], short=True)
 
 
 def write_headline(folder: Path, documents: Iterable[Path], metrics: dict, baselines: dict, params: Params) -> None:
