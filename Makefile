@@ -4,7 +4,7 @@ PYTHON ?= python3
 JOBS ?= 1
 BASE ?= origin/main
 # Columns of `dvc exp show` that would bury the others: code, data, intervals, counts, lesser figures. No parameter is among them.
-CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
+CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|not_scored\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
 HAS_VENV := $(PYTHON) -c 'import ensurepip' 2>/dev/null
 HAS_CHROMIUM := for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && break; done
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -22,8 +22,9 @@ lint: .venv/.installed  ## style, layout and types of the code: ruff and mypy
 	mypy
 docs: .venv/.docs  ## the site, in docs/_build/html; a warning is an error
 	python -m sphinx -q -W --keep-going -n -j auto docs docs/_build/html
-check: .venv/.installed  ## is params.yaml sound?
-	python -m hpl.config
+check: .venv/.installed  ## S="tasks=[i2i]": is params.yaml sound, with these changes, and does it fit what preprocess read?
+	@python -m hpl.config $(S)
+	@python -m hpl.retrieval.checks data/manifests $(S)
 exp: .venv/.installed  ## S="loss.prompt_reg=0.5 tasks=[t2i]": check the changes, then `dvc exp run -S` with each
 	python -m hpl.config $(S)
 	dvc exp run $(addprefix -S ,$(S))

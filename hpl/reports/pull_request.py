@@ -15,6 +15,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from hpl.files import HplError, run_stage
 from hpl.reports.content import FIGURE_LABELS, MAIN_FIGURES, figure_labels, interval_of, settings_words, signed, with_interval
+from hpl.reports.results import not_scored
 from hpl.tasks import T2I, TASKS
 
 METRICS, PARAMS, FIGURES_FOLDER = "reports/metrics.json", "params.yaml", "reports/figures"  # as dvc.yaml has them
@@ -65,13 +66,18 @@ def render_comment(base: str, root: Path = Path("."), repository: str = "", sha:
         sections.append(f"`{base}` holds no {METRICS}.")
     elif not same_data:
         sections.append("Parameters of the data changed, and with them perhaps the test set: no change is judged.")
+    sections += [f"Not scored: `{name}`: {reason}." for name, reason in not_scored(new_metrics).items()]
     same = f" Neither code nor parameters differ from `{base}`: what changed is of the machine." if _same_code(root, base) else ""
     sections.append(
         "In brackets: 95 % intervals over the test people. Another training seed, or another kind of processor, moves figures "
         f"too.{same}"
     )
     shown = {f"{place}.{name}" for (place, _), labels in SHOWN_FIGURES.items() for name in labels}
-    others = {key: change for key, change in changes(old_metrics, new_metrics).items() if key not in shown and "_ci_" not in key}
+    others = {
+        key: change
+        for key, change in changes(old_metrics, new_metrics).items()
+        if key not in shown and "_ci_" not in key and not key.startswith("not_scored.")
+    }
     sections.append("**Parameters.** " + (_change_table(changed) or "None changed."))
     if old_metrics and others:
         table = _change_table(others).strip()

@@ -123,6 +123,14 @@ def test_the_comment_has_figures_parameters_and_pictures(repository: Path) -> No
     assert "None changed" in render_comment("HEAD", repository)
 
 
+def test_what_is_not_scored_is_said_with_its_reason(repository: Path) -> None:
+    content = {"t2i": NEW, "not_scored": {"X": {"i2i": "all 9 pictures are by camera 3"}}}
+    (repository / "reports/metrics.json").write_text(json.dumps(content))
+    text = render_comment("main", repository)
+    assert "\n\nNot scored: `X, image to image`: all 9 pictures are by camera 3.\n\n" in text and "not_scored" not in text
+    assert "| I2I mAP | 5.00 | - | - |" in text
+
+
 def test_what_data_and_machine_may_have_changed_is_said(repository: Path) -> None:
     assert "Neither code nor parameters differ from `HEAD`" in render_comment("HEAD", repository)
     assert "Neither code" not in render_comment("main~1", repository) and "95 % intervals over the test people" in render_comment(
