@@ -85,7 +85,7 @@ def read_scores_tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def describe_settings(options: Evaluate) -> dict:
-    """Say what evaluation does beyond the bare protocol, for the report: values, what they mean, and a label, empty by default."""
+    """Say what evaluation does beyond the bare protocol, for the report: values, and a label that is empty by default."""
     labels = []
     if options.flip:
         labels.append("features averaged with those of the mirror image")
@@ -96,13 +96,6 @@ def describe_settings(options: Evaluate) -> dict:
     return {
         **{name: getattr(options, name) for name in names},
         "label": "; ".join(labels),
-        "meaning": {
-            "flip": "features of a picture and of its mirror image are averaged, in all figures",
-            "rerank": "k-reciprocal re-ranking (Zhong et al., CVPR 2017) in t2i, i2i, others and open_set; similarities are then "
-            "1 minus the re-ranked distance; composed and the histograms are without",
-            "composed_weight": "weight of t_eos in its mean with the query picture's v_t2i, where picture and sentence are one query; v_t2i "
-            "has the rest",
-        },
     }
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 from hpl.evaluation.intervals import draw_people, interval
 from hpl.evaluation.metrics import score_block
 from hpl.evaluation.protocols import Rule
-from hpl.evaluation.similarity import QUERY_BLOCK, cosine_blocks, unit_checked
 from hpl.files import HplError
 
 RANKS = (1, 5, 10)
@@ -133,16 +132,3 @@ def retrieval_metrics(similarity: np.ndarray, rule: Rule) -> dict[str, float]:
             f"similarity of query {row} and gallery picture {column} is {similarity[row, column]}; expected finite numbers"
         )
     return Scores.of([(0, similarity[:, rule.kept])], rule).figures()
-
-
-def score_features(queries: np.ndarray, gallery: np.ndarray, rule: Rule, block: int = QUERY_BLOCK) -> Scores:
-    """Score the cosines of features, Q x D and G x D of any length, without ever holding all cosines.
-
-    Args:
-        block: queries whose similarities are held at a time (n x G float32); it changes no bit of the result.
-
-    Raises:
-        HplError: features are not finite or not as many as pids.
-    """
-    left, right = unit_checked(queries, "query", len(rule.query_pids)), unit_checked(gallery, "gallery picture", len(rule.kept))
-    return Scores.of(cosine_blocks(left, right if rule.kept.all() else right[rule.kept], block), rule)
