@@ -1,4 +1,4 @@
-"""`dvc exp run --temp` with data of one's own, as docs/own.md tells it: which ways to hold the data it finds, and what of .resume."""
+"""`dvc exp run --temp` with data of one's own, as docs/own.md tells it: which data it finds, and what of .resume."""
 
 import os
 import shutil

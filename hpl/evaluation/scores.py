@@ -13,9 +13,8 @@ from hpl.evaluation.protocols import Rule
 from hpl.files import HplError
 
 RANKS = (1, 5, 10)
-Blocks = Iterable[
-    tuple[int, np.ndarray]
-]  # number of the first query, and its and the next queries' similarities with the kept gallery
+# Number of the first query, and its and the next queries' similarities with the kept gallery.
+Blocks = Iterable[tuple[int, np.ndarray]]
 
 
 class Observer(Protocol):
@@ -50,7 +49,7 @@ class Scores:
         return cls(pd.concat(tables, ignore_index=True), rule.query_pids, summed_ranks)
 
     def figures(self) -> dict[str, float]:
-        """Return rank-k, mAP, mINP, R-sum if the task has it, and how many queries were scored and skipped. HplError if none has a match."""
+        """Return rank-k, mAP, mINP, R-sum if the task has it, num_queries and num_skipped. HplError if none has a match."""
         found = self.table[self._matched]
         if found.empty:
             raise HplError(f"none of the {len(self.table)} queries has a match in the gallery")
@@ -113,7 +112,7 @@ def retrieval_metrics(similarity: np.ndarray, rule: Rule) -> dict[str, float]:
     """Score a similarity matrix, Q x G with junk, higher is more alike.
 
     Returns:
-        rank1, rank5, rank10, mAP and mINP in percent, num_queries that were scored, and num_skipped that have no match in the gallery.
+        rank1, rank5, rank10, mAP and mINP in percent, num_queries that were scored, and num_skipped without a match.
 
     Raises:
         HplError: shapes do not fit, a similarity is not a finite number, or no query has a match.
@@ -121,14 +120,10 @@ def retrieval_metrics(similarity: np.ndarray, rule: Rule) -> dict[str, float]:
     similarity = np.asarray(similarity)
     if not np.issubdtype(similarity.dtype, np.number):
         raise HplError(f"similarity is of type {similarity.dtype}; expected numbers")
-    expected = len(rule.query_pids), len(rule.kept)
-    if similarity.shape != expected:
-        raise HplError(
-            f"similarity has shape {similarity.shape}; expected {expected[0]} queries x {expected[1]} gallery pictures"
-        )
+    shape = len(rule.query_pids), len(rule.kept)
+    if similarity.shape != shape:
+        raise HplError(f"similarity has shape {similarity.shape}; expected {shape[0]} queries x {shape[1]} gallery pictures")
     if not np.isfinite(similarity).all():
-        row, column = np.argwhere(~np.isfinite(similarity))[0]
-        raise HplError(
-            f"similarity of query {row} and gallery picture {column} is {similarity[row, column]}; expected finite numbers"
-        )
+        q, g = np.argwhere(~np.isfinite(similarity))[0]
+        raise HplError(f"similarity of query {q} and gallery picture {g} is {similarity[q, g]}; expected finite numbers")
     return Scores.of([(0, similarity[:, rule.kept])], rule).figures()

@@ -5,7 +5,7 @@ The schema of the tables stands in hpl/manifests/tables.py; audit.json and links
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
 
@@ -136,10 +136,7 @@ def _link_people(
     """Find links; give each person one pid and a place in training, validation or test, and note who was held out."""
     part, row = pictures["part"].to_numpy(), pictures["row"].to_numpy()
     links = find_links(
-        pictures,
-        lambda rows: take(store.fingerprints, part[rows], row[rows]),
-        options.link_candidate,
-        options.link_correlation,
+        pictures, lambda rows: take(store.fingerprints, part[rows], row[rows]), options.link_candidate, options.link_correlation
     )
     unified = unify_identities(pictures, links)
     pictures = hold_out_validation(unified, data.val_share, options.split_seed)
@@ -157,7 +154,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     pictures, captions = _columns(reading.records)
     pictures, captions, spelled = _respell(pictures, captions, root) if reading.listed else (pictures, captions, [])
     pictures, captions, joined = _join_duplicates(pictures, captions, reading.place or f"{root}: row")
-    notes, mismatches = [], []
+    notes, mismatches = list[str](), []
     if reading.own_data:
         pictures, notes = _complete_own(pictures, root, source.use, options)
     elif source.official:
@@ -181,7 +178,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     return pictures.drop(columns="number").astype({"source_pid": np.int64}), captions, account
 
 
-def _complete_own(pictures: pd.DataFrame, root: Path, use: list[str], options: Preprocess) -> tuple[pd.DataFrame, list[str]]:
+def _complete_own(pictures: pd.DataFrame, root: Path, use: Sequence[str], options: Preprocess) -> tuple[pd.DataFrame, list[str]]:
     """Fill in what a user's own set may leave open, splits and the numbers of people, and note who is in several splits."""
     if not (pictures["split"] != "").any() and use in (["test"], ["pretrain"]):
         pictures["split"] = use[0]
@@ -200,11 +197,8 @@ def _complete_own(pictures: pd.DataFrame, root: Path, use: list[str], options: P
 
 
 def _unseen_by_dvc(root: Path) -> list[str]:
-    if not root.is_symlink():
-        return []
-    return [
-        f"{root} is a link, and DVC does not look behind it: after a change there, `dvc repro -f -s preprocess` reads it again"
-    ]
+    note = f"{root} is a link, and DVC does not look behind it: after a change there, `dvc repro -f -s preprocess` reads it again"
+    return [note] if root.is_symlink() else []
 
 
 def _printable(text: str) -> str:
@@ -231,7 +225,7 @@ def _scored_tasks(name: str, account: dict, pictures: pd.DataFrame, captions: pd
     return scored
 
 
-def _columns(records: Iterator[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _columns(records: Iterable[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Turn records into columns, a block at a time, so that a large set never stands whole in Python objects."""
     pictures, captions = [], []
     waiting = iter(records)
@@ -253,7 +247,9 @@ def _respell(pictures: pd.DataFrame, captions: pd.DataFrame, root: Path) -> tupl
     files = respelled(root, pictures["path"])
     if not files:
         return pictures, captions, []
-    pictures, captions = (table.assign(path=table["path"].replace(files)) for table in (pictures, captions))
+    pictures, captions = (
+        table.assign(path=table["path"].map(lambda path: files.get(path, path)).astype("str")) for table in (pictures, captions)
+    )
     listed, file = next(iter(files.items()))
     note = f"{len(files):,} pictures are spelled otherwise on disk than in the list, such as {listed!a}: read from {file!a}"
     return pictures, captions, [note]
@@ -286,7 +282,7 @@ def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _used(pictures: pd.DataFrame, use: list[str]) -> tuple[pd.DataFrame, list[str]]:
+def _used(pictures: pd.DataFrame, use: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
     """Keep the rows that this run needs. Test people of a set that is not evaluated stay, "unused": nobody may train on them."""
     if use == ["pretrain"]:
         learnt = pictures["split"].isin(["train", "pretrain", ""]) & ~pictures["anonymous"]
