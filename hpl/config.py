@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from hpl.files import HplError, run_stage
@@ -25,6 +25,20 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Format = Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "market-1501", "msmt17", "dukemtmc-reid", "table", "folders"]
+_PROFILE_NAME, _NO_NAMES = r"[A-Za-z_][A-Za-z0-9_-]*", {"true", "false", "null", "inf", "nan"}
+
+
+def _checked_profile_name(name: object) -> object:
+    """Raise ValueError at a name that DVC cannot put into its commands and dotted keys, or that -S takes for no text."""
+    if not isinstance(name, str) or not re.fullmatch(_PROFILE_NAME, name) or name.lower() in _NO_NAMES:
+        raise ValueError(
+            f"{name!r} is no name of a profile that DVC can run; expected the form ^{_PROFILE_NAME}$, such as my-shop, "
+            f"and none of {', '.join(sorted(_NO_NAMES))}"
+        )
+    return name
+
+
+_ProfileName = Annotated[str, BeforeValidator(_checked_profile_name)]
 _TaskName = Annotated[str, Field(pattern=f"^({'|'.join(TASKS)})$")]
 
 
@@ -329,7 +343,7 @@ class Ablation(_Section):
 
 
 class Params(_Section):
-    profile: str
+    profile: _ProfileName
     seed: Seed
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     num_processes: Count
@@ -343,7 +357,7 @@ class Params(_Section):
     loss: Loss
     tasks: Annotated[list[_TaskName], Field(min_length=1, max_length=len(TASKS))]
     ablation: Ablation
-    profiles: dict[str, Profile]
+    profiles: dict[_ProfileName, Profile]
 
     @model_validator(mode="after")
     def _profile_exists(self) -> "Params":
@@ -475,7 +489,8 @@ def _set(content: dict, key: str, value: object) -> None:
 
 
 def _describe(fault: Mapping[str, Any], content: dict) -> str:
-    location = [str(part) for part in fault["loc"] if part not in ("scratch", "open_clip")]
+    location = [str(part) for part in fault["loc"] if part not in ("scratch", "open_clip", "[key]")]
+    location = [part if part.isprintable() else repr(part) for part in location]
     key = ".".join(location)
     if fault["type"] == "extra_forbidden":
         nearest = _nearest(location, content)

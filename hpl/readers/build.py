@@ -6,7 +6,7 @@ The schema of the tables stands in hpl/manifests/tables.py; audit.json and links
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from hpl.readers.official import count_mismatches, count_records
 from hpl.readers.own_data import read_folders, read_table
 from hpl.readers.picture_sets import read_dukemtmc_reid, read_market1501, read_msmt17
 from hpl.readers.records import PictureRecord, Reading
+from hpl.readers.spelling import Spelling, respelled, what_is_there
 from hpl.readers.splits import check_cameras, complete_splits, hold_out_validation
 from hpl.readers.unify import unify_identities
 from hpl.tasks import I2I, T2I, TASKS
@@ -88,7 +89,9 @@ def _read_datasets(raw: Path, data: Data, options: Preprocess) -> tuple[pd.DataF
     """Read all data sets: pictures, sorted by dataset and path; captions; and the account of each set by its name."""
     tables, sentences, accounts = [], [], {}
     for source in data.datasets:
-        pictures, captions, accounts[source.label] = read_dataset(raw / source.folder, source, options)
+        root = raw / source.folder
+        root = root if root.exists() else raw / (Spelling(raw).find(source.folder) or source.folder)
+        pictures, captions, accounts[source.label] = read_dataset(root, source, options)
         tables.append(pictures.assign(dataset=source.label))
         sentences.append(captions.assign(dataset=source.label))
     _compare_counts(accounts, pd.DataFrame(columns=["dataset", "path"]), options.strict)
@@ -116,7 +119,10 @@ def _decode(
     pictures = pictures.assign(pack=(pictures["split"] != "test").to_numpy() & params.preprocess.pack_pictures)
     all_good = params.preprocess.on_bad_image == "error"
     if all_good:
-        _refuse(pd.Series({row: f"{file}: picture not found" for row, file in files.items() if not os.path.isfile(file)}), files)
+        missing = [row for row, file in files.items() if not os.path.isfile(file)]
+        hints = [what_is_there(files[row]) for row in missing[:_NUM_NAMED]]
+        told = zip_longest(missing, hints, fillvalue="")
+        _refuse(pd.Series({row: f"{files[row]}: picture not found{hint}" for row, hint in told}, dtype=object), files)
     size = (params.active.input.height, params.active.input.width)
     digests, faults = fill_store(files, pictures["pack"].to_numpy(), size, params.worker_processes, store)
     if all_good:
@@ -166,6 +172,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     """Read one data set: pictures (_RECORD_COLUMNS but number), captions (path, caption), and what is to be told of it."""
     reading = READERS[source.format](root, **source.model_dump(include={"camera_pattern"}, exclude_none=True))
     pictures, captions = _columns(reading.records)
+    pictures, captions, spelled = _respell(pictures, captions, root) if reading.listed else (pictures, captions, [])
     pictures, captions, joined = _join_duplicates(pictures, captions, reading.place or f"{root}: row")
     listed = None
     if reading.own_data:
@@ -186,7 +193,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
         "version": reading.version,
         "mismatches": [],
         "listed": listed,  # all pictures, of splits that are not used too, for the official counts
-        "notes": [_printable(text) for text in reading.notes + _unseen_by_dvc(root) + joined + left_out],
+        "notes": [_printable(text) for text in reading.notes + _unseen_by_dvc(root) + spelled + joined + left_out],
     }
     return pictures.drop(columns="number").astype({"source_pid": np.int64}), captions, account
 
@@ -280,6 +287,19 @@ def _columns(records: Iterable[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFra
             {"path": [], "caption": [], "number": []}, dtype="str"
         )
     return pd.concat(pictures, ignore_index=True), pd.concat(captions, ignore_index=True)
+
+
+def _respell(pictures: pd.DataFrame, captions: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Call pictures as their files are called, where a list spells a name otherwise than the disk."""
+    files = respelled(root, pictures["path"])
+    if not files:
+        return pictures, captions, []
+    pictures, captions = (
+        table.assign(path=table["path"].map(lambda path: files.get(path, path)).astype("str")) for table in (pictures, captions)
+    )
+    listed, file = next(iter(files.items()))
+    note = f"{len(files):,} pictures are spelled otherwise on disk than in the list, such as {listed!a}: read from {file!a}"
+    return pictures, captions, [note]
 
 
 def _join_duplicates(pictures: pd.DataFrame, captions: pd.DataFrame, place: str) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:

@@ -7,7 +7,6 @@ import csv
 import difflib
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import repeat
@@ -29,6 +28,7 @@ from hpl.readers.records import (
     read_utf8,
     whole_number,
 )
+from hpl.readers.spelling import check_one_spelling, composed
 from hpl.tasks import DISTRACTOR_PID, JUNK_PID, NO_CAMERA
 
 _COLUMNS = ("path", "pid", "camid", "caption", "split")  # path and pid are required
@@ -162,7 +162,7 @@ def _person(name: str, role: str, where: str) -> tuple[str, int | None]:
 
     One name is one person, also where two programs wrote its accents as different code points.
     """
-    name = unicodedata.normalize("NFC", name)
+    name = composed(name)
     if name in _NOBODY or (name not in _ANONYMOUS and re.fullmatch(r"-[0-9]+(\.[0-9]*)?", name)):
         raise HplError(f"{where}: pid {name!r}; expected who the person is, -1 for junk or the word distractor")
     source_pid = _ANONYMOUS.get(name.lower())
@@ -227,8 +227,8 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
     if not folders:
         raise HplError(f"{root}: no folder; expected {_LAYOUT}")
     nested = ""
-    if len(folders) == 1 and folders[0].name.lower() not in _SPLITS and _holds_folders_alone(folders[0]):
-        nested = f"the people were found one folder deeper, in {folders[0].name}/"
+    while len(folders) == 1 and folders[0].name.lower() not in _SPLITS and _holds_folders_alone(folders[0]):
+        nested = f"the people were found deeper, in {folders[0].relative_to(root).as_posix()}/"
         folders = _folders(folders[0], strays)
     in_split = [folder for folder in folders if folder.name.lower() in _SPLITS]
     if in_split and len(in_split) < len(folders):
@@ -250,7 +250,9 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
             f"{len(linked)} folders are links, such as {linked[0].name}: DVC does not look behind them, "
             "so it does not see a change there"
         )
-    return Reading(records=_folder_records(root, people, camera_pattern, strays, hidden, notes), notes=notes, own_data=True)
+    return Reading(
+        records=_folder_records(root, people, camera_pattern, strays, hidden, notes), notes=notes, listed=False, own_data=True
+    )
 
 
 def _cameras_above(people: list[Path]) -> list[str]:
@@ -320,7 +322,8 @@ def _folder_records(
             pictures = [name for name in names if _is_picture(folder / name)]
             texts = [name for name in names if Path(name).suffix.lower() == ".txt"]
             strays += [folder / name for name in names if name not in {*pictures, *texts}]
-            captions = _captions(folder, texts, {Path(name).stem for name in pictures})
+            check_one_spelling(folder, (*pictures, *texts))
+            captions = _captions(folder, texts, {composed(Path(name).stem) for name in pictures})
             num_pictures += len(pictures)
             for name in pictures:
                 yield PictureRecord(
@@ -330,7 +333,7 @@ def _folder_records(
                     person=person,
                     source_pid=source_pid,
                     camid=_camera_of_name(camera, folder / name, person_folder) if camera else NO_CAMERA,
-                    captions=captions.get(Path(name).stem, ()),
+                    captions=captions.get(composed(Path(name).stem), ()),
                     anonymous=anonymous,
                 )
         if num_pictures == num_before:
@@ -377,7 +380,7 @@ def _captions(folder: Path, texts: list[str], stems: set[str]) -> dict[str, tupl
     """Read the captions of each picture by its stem; a file without any says nothing."""
     captions: dict[str, tuple[str, ...]] = {}
     for name in texts:
-        stem = Path(name).stem
+        stem = composed(Path(name).stem)
         if stem not in stems:
             raise HplError(f"{folder / name}: no picture {stem} beside it; expected captions of a picture in the same folder")
         lines = [line for line in read_utf8(folder / name).split("\n") if line.strip()]

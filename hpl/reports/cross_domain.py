@@ -16,6 +16,7 @@ from hpl.files import HplError, run_stage
 from hpl.reports.content import MAIN_FIGURES, Table, markdown, settings_words, with_interval
 from hpl.reports.pull_request import METRICS, PARAMS, flat
 from hpl.reports.results import not_scored
+from hpl.runtime.provenance import ask_git
 from hpl.tasks import TASKS
 
 _METHOD = ("tasks", "model", "prompt", "loss")  # with the profile, but for its data, what makes two runs the same method
@@ -25,8 +26,11 @@ def cross_domain(revisions: list[str]) -> str:
     """Render a table a task: rows are what was trained on, columns what was tested on. Call it in the project's root.
 
     Raises:
-        HplError: DVC knows no such revision, or it holds no figures of an evaluation.
+        HplError: git refuses, DVC knows no such revision, or it holds no figures of an evaluation.
     """
+    status, _, reason = ask_git(Path("."), "rev-parse", "--git-dir")  # DVC would say that a ref failed, or end in a traceback
+    if status:
+        raise HplError(f"git: {reason}")
     rows: list[dict] = []
     for revision in revisions:
         run = _read(revision)

@@ -280,6 +280,25 @@ def test_one_name_in_two_spellings_is_one_person(tmp_path: Path) -> None:
     assert people == ["Jos\u00e9", "Jos\u00e9", "7", "7", "", "v7.0"]
 
 
+NFC, NFD = "Jos\u00e9", "Jose\u0301"  # `ls` shows the same
+
+
+@pytest.mark.parametrize(("picture", "text"), [(NFC, NFD), (NFD, NFC), (NFC, NFC), (NFD, NFD)])
+def test_captions_are_found_however_their_accents_are_written(tmp_path: Path, picture: str, text: str) -> None:
+    touch(tmp_path, f"anna/{picture}.jpg", "anna/Jose.jpg")
+    (tmp_path / "anna" / f"{text}.txt").write_text("A woman.")
+    records = {record.path: record.captions for record in read_folders(tmp_path).records}
+    assert records == {"anna/Jose.jpg": (), f"anna/{picture}.jpg": ("A woman.",)}  # the path is that of the disk
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "txt"])
+def test_two_files_of_one_name_are_an_error_that_names_both(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, f"anna/{NFC}.jpg", f"anna/{NFC}.{suffix}", f"anna/{NFD}.{suffix}")
+    with pytest.raises(HplError) as caught:
+        list(read_folders(tmp_path).records)
+    assert rf"anna: 'Jose\u0301.{suffix}' and 'Jos\xe9.{suffix}' are one name" in str(caught.value)
+
+
 def test_folders_of_splits(tmp_path: Path) -> None:
     files = "train/7/1.jpg Val/8/2.jpg test/9/3.jpg query/10/4.jpg gallery/10/5.jpg gallery/-1/6.jpg test/Distractors/7.jpg"
     records = {record.path: record for record in read_folders(touch(tmp_path, *files.split())).records}
@@ -407,7 +426,10 @@ def test_people_one_folder_deeper_are_found(tmp_path: Path) -> None:
     touch(tmp_path, "export/train/anna/1.jpg", "export/test/ben/2.jpg")
     reading = read_folders(tmp_path)
     assert [(record.person, record.split) for record in reading.records] == [("ben", "test"), ("anna", "train")]
-    assert "one folder deeper, in export/" in reading.notes[0]
+    assert reading.notes == ["the people were found deeper, in export/"]
+    assert read_folders(touch(tmp_path / "two", "a/b/train/anna/1.jpg")).notes == ["the people were found deeper, in a/b/"]
+    records = list(read_folders(touch(tmp_path / "more", "a/b/anna/1.jpg", "a/b/ben/2.jpg")).records)
+    assert [record.person for record in records] == ["anna", "ben"]  # not one person, b
     lonely = touch(tmp_path / "lonely", "anna/1.jpg", "anna/day/2.jpg")
     assert {record.person for record in read_folders(lonely).records} == {"anna"}
 

@@ -1,6 +1,7 @@
 """The cross-domain matrix, from runs that DVC and git hold."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -100,3 +101,14 @@ def test_other_methods_and_settings_are_rows_of_their_own_and_a_run_named_twice_
 def test_a_run_that_cannot_be_read_is_named(repository: Path, revision: str, complaint: str) -> None:
     with pytest.raises(HplError, match=complaint):
         cross_domain(["icfg", revision])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_checkout_of_another_user_is_told_as_git_tells_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, "/dev/null")
+    for path in (repository, repository / ".git"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(HplError, match=r"^git: detected dubious ownership in repository at .* safe.directory") as caught:
+        cross_domain(["icfg"])
+    assert "\n" not in str(caught.value)
