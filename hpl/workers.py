@@ -36,29 +36,28 @@ class Idle:
 
     def look(self, seconds: float) -> float:
         """Look again, `seconds` after the last time. Returns seconds of idleness; 0 where the system does not tell."""
-        used = self._processor_time()
+        used = _processor_time(self.pid)
         self.seconds = self.seconds + seconds if used and used == self.used else 0.0
         self.used = used
         return self.seconds
 
     def state(self) -> str:
         """Return the letter of /proc: R running, S sleeping, D in a device, T stopped, Z dead; "" where there is none."""
-        return self._stat()[:1]
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][:1]
+        except OSError:
+            return ""
 
     def state_in_words(self) -> str:
         return _STATES.get(self.state(), "doing nothing")
 
-    def _stat(self) -> str:
-        try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2]
-        except OSError:
-            return ""
 
-    def _processor_time(self) -> str:
-        try:  # of all its threads in ticks, and of the main thread, which wakes up while it waits for workers, in nanoseconds
-            return " ".join([*self._stat().split()[11:13], Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]])
-        except (OSError, IndexError):
-            return ""
+def _processor_time(pid: int) -> str:
+    """Return the nanoseconds of a process's main thread, which does the work; others, as gloo's, wake up for nothing."""
+    try:
+        return Path(f"/proc/{pid}/schedstat").read_text().split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
 @dataclass(frozen=True)
