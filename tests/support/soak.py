@@ -179,9 +179,11 @@ class Soak:
 
     def chain(self, name: str, command: list[str], kills: int) -> None:
         """Kill a command some times, then run it until it ends well, and look."""
+        if name not in self.seconds:
+            self.finish(name, command)
         for _ in range(kills):
             process, log = self.start(command)
-            time.sleep(self.random.uniform(0.1, 1.0) * self.seconds.get(name, 10.0))
+            time.sleep(self.random.uniform(0.2, 1.0) * self.seconds[name])
             victim = self.kill(process, name)
             key = victim or "too late"
             self.account.victims[key] = self.account.victims.get(key, 0) + 1
@@ -214,7 +216,8 @@ class Soak:
         wrong = [file for file, digest in self.files.items() if found.get(file) != digest]
         self.account.differing += [f"{name}: {file}{'' if file in found else ' is missing'}" for file in wrong]
         left = [str(self.project / file) for file in sorted(set(found) - set(self.files))]
-        left += [str(path) for path in sorted(self.temporary.iterdir())]
+        caches = ("torchinductor_",)  # torch's own, of undisturbed runs too
+        left += [str(path) for path in sorted(self.temporary.iterdir()) if not path.name.startswith(caches)]
         left += [f"/dev/shm/{file}" for file in sorted(self.shared_memory() - self.shared)]
         left += [str(path) for path in self.project.glob("data/.*") if path.is_dir()]
         self.account.leftovers += [f"{name}: {each}" for each in left]
