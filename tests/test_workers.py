@@ -60,11 +60,7 @@ def test_a_result_is_larger_than_a_pipe_holds() -> None:
 @pytest.mark.parametrize(
     ("how", "kind", "said"),
     [
-        (
-            "killed",
-            HplError,
-            "a process that counts was killed by SIGKILL, perhaps for want of memory; a lower num_workers",
-        ),
+        ("killed", HplError, "a process that counts was killed by SIGKILL, perhaps for want of memory; a lower num_workers"),
         ("exit", HplError, "a process that counts ended with code 3; a lower num_workers needs less. Run the same command again"),
         ("mistake", HplError, "^picture.jpg: not a picture$"),
         ("full", OSError, "No space left on device: 'picture.jpg'"),

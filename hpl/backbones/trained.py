@@ -26,7 +26,7 @@ def load_trained(folder: Path) -> tuple[ImageTower, TextTower, dict]:
         raise HplError(f"{folder / _TENSORS_FILE}: file not found; run the train stage")
     description = read_json(folder / _DESCRIPTION_FILE)
     clip = build_clip(description["clip"])
-    towers = nn.ModuleDict({"images": ImageTower(clip, task_routing=description["task_routing"]), "texts": TextTower(clip)})
+    images, texts = ImageTower(clip, task_routing=description["task_routing"]), TextTower(clip)
+    towers = nn.ModuleDict({"images": images, "texts": texts}).eval()
     towers.load_state_dict(load_file(folder / _TENSORS_FILE))
-    towers.eval()
-    return towers["images"], towers["texts"], description
+    return images, texts, description
