@@ -2,6 +2,7 @@
 # none but system-packages installs anything outside of the project.
 PYTHON ?= python3
 JOBS ?= 1
+KILLS ?= 100
 BASE ?= origin/main
 # Columns of `dvc exp show` that would bury the others: code, data, intervals, counts, lesser figures. No parameter is among them.
 CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|not_scored\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
@@ -9,13 +10,15 @@ HAS_VENV := $(PYTHON) -c 'import ensurepip' 2>/dev/null
 HAS_CHROMIUM := for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && break; done
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all lint docs check exp experiments ablation cross-domain pr-comment help system-packages chromium
+.PHONY: repro test test-all soak lint docs check exp experiments ablation cross-domain pr-comment help system-packages chromium
 repro: .venv/.installed  ## the whole pipeline: what changed since the last run, by DVC's cache
 	dvc repro
 test: .venv/.installed  ## the quick tests
 	python -m pytest -m "not slow"
 test-all: .venv/.docs chromium  ## all tests, those too that run the whole pipeline or kill it
 	python -m pytest
+soak: .venv/.installed  ## KILLS=100: kill -9 at random moments, full disks, two runs at once: what differs, is left over or hangs
+	python -m tests.support.soak --kills $(KILLS)
 lint: .venv/.installed  ## style, layout and types of the code: ruff and mypy
 	ruff check .
 	ruff format --check .

@@ -31,7 +31,7 @@ def main() -> None:
         if rank():
             return  # the first process scores and writes
         results = score_sets(encoded, profile.evaluate)
-        floors = evaluate_histograms(tables, profile.input)
+        floors = evaluate_histograms(tables, profile.input, checkpoint.folder)
 
         with output_folder(baselines) as folder:
             for name, table in scores_tables(results).items():
