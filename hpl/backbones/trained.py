@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hpl.backbones.towers import ImageTower, TextTower
-from hpl.backbones.weights import build_clip
-from hpl.files import HplError, read_json, write_json
+from hpl.backbones.weights import build_described
+from hpl.files import HplError, parsing, read_json, write_json
 
 _DESCRIPTION_FILE, _TENSORS_FILE = "model.json", "model.safetensors"
 
@@ -25,8 +25,10 @@ def load_trained(folder: Path) -> tuple[ImageTower, TextTower, dict]:
     if not (folder / _TENSORS_FILE).is_file():
         raise HplError(f"{folder / _TENSORS_FILE}: file not found; run the train stage")
     description = read_json(folder / _DESCRIPTION_FILE)
-    clip = build_clip(description["clip"])
-    towers = nn.ModuleDict({"images": ImageTower(clip, task_routing=description["task_routing"]), "texts": TextTower(clip)})
-    towers.load_state_dict(load_file(folder / _TENSORS_FILE))
+    with parsing(folder, "delete it and run the train stage again"):
+        tensors = load_file(folder / _TENSORS_FILE)
+        clip, routed = build_described(description["clip"], tensors), description["task_routing"]
+        towers = nn.ModuleDict({"images": ImageTower(clip, task_routing=routed is True), "texts": TextTower(clip)})
+        towers.load_state_dict(tensors)
     towers.eval()
     return towers["images"], towers["texts"], description

@@ -5,7 +5,7 @@ from types import TracebackType
 
 import numpy as np
 
-from hpl.files import HplError
+from hpl.files import HplError, parsing
 
 
 class ShardWriter:
@@ -45,7 +45,12 @@ class ShardReader:
         files = sorted(Path(folder).glob(f"{name}-*.npy"))
         if not files:
             raise HplError(f"{folder}/{name}-00000.npy: file not found; run the stage that writes {folder}")
-        self.shards = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+        self.shards = []
+        for file in files:
+            with parsing(file, f"delete {folder} and run the stage that writes it"):
+                self.shards.append(np.load(file, mmap_mode="r", allow_pickle=False))
+                if self.shards[-1].dtype.kind not in "uf" or self.shards[-1][:0].shape != self.shards[0][:0].shape:
+                    raise ValueError(f"{self.shards[-1].dtype} of shape {self.shards[-1].shape}")
         self.starts = np.cumsum([0] + [len(shard) for shard in self.shards])
 
     def __len__(self) -> int:

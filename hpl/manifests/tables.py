@@ -9,7 +9,8 @@ Schema of images.parquet, sorted by (dataset, path); a row's number is its `imag
 Schema of captions.parquet, sorted by (image_id, position): caption_id, image_id int64, caption.
 links.parquet: left, right (image_id, left < right), kind (exact | perceptual), correlation: pictures that show the same shot.
 datasets.json lists, in the order of params.yaml, each set's name, folder, format, version, what it is used for and
-which tasks it serves and can be scored for. Strings stay in Arrow's memory.
+which tasks it serves and can be scored for. SHA256SUMS has the hash of each file, compared before any is read. Strings stay in
+Arrow's memory.
 """
 
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hpl.files import HplError, read_json
+from hpl.files import HplError, check_sums, read_json
 
 _FILES = ("images.parquet", "captions.parquet", "datasets.json")
 _QUERY_STREAM = 2  # of random numbers; 0 and 1 are those of hpl/readers/splits.py
@@ -31,6 +32,7 @@ class Manifests:
         for name in _FILES:
             if not (folder / name).is_file():
                 raise HplError(f"{folder / name}: file not found; run the preprocess stage")
+        check_sums(folder, "preprocess")
         self.images = pd.read_parquet(folder / "images.parquet").set_index("image_id", drop=False)
         captions = pd.read_parquet(folder / "captions.parquet")
         joined = ["dataset", "split", "role", "pid", "source_pid", "person", "pack_row"]

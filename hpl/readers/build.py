@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hpl.config import Data, DataSet, Params, Preprocess
-from hpl.files import HplError, output_folder, write_json
+from hpl.files import HplError, output_folder, readable, write_json, write_sums
 from hpl.manifests.shards import ShardWriter
 from hpl.manifests.tables import choose_queries
 from hpl.readers.audit import audit
@@ -73,11 +73,12 @@ def build_manifests(raw: Path, params: Params, manifests: Path, packed: Path, ke
         _pack(pictures, store, packed_partial)
         _write_tables(pictures, captions, links, accounts, partial)
         write_json(partial / "audit.json", audit(pictures, captions, links, skipped, accounts))
+        write_sums(partial)
     for name, account in accounts.items():
         for text in [*account["mismatches"], *account["notes"]]:
-            print(f"{name}: {text}", file=sys.stderr)
+            print(readable(f"{name}: {text}"), file=sys.stderr)
     for row in skipped.itertuples():
-        print(f"skipped: {row.fault}", file=sys.stderr)
+        print(readable(f"skipped: {row.fault}"), file=sys.stderr)
 
 
 def _read_datasets(raw: Path, data: Data, options: Preprocess) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict]]:
