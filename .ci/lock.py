@@ -17,13 +17,13 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS, MACHINES = ("3.11", "3.12", "3.13"), ("x86_64", "aarch64")
 OLD_PLATFORMS = ("manylinux2014", "manylinux2010", "manylinux1", "linux")
-HEAD = """# The hash of each file that `make` installs on Linux (x86-64, aarch64; Python 3.11 to 3.13). Written by `make lock`: change
-# constraints.txt, not this file.
+HEAD = """# The hash of each file that `make` installs on Linux (x86-64, aarch64; Python 3.11 to 3.13).
+# Written by `make lock`: change constraints.txt, not this file.
 """
 
 
 def files(pins: list[str], python: str, machine: str, folder: Path) -> dict[str, tuple[str, str]]:
-    """Pin -> hash of the file that pip takes, and the first Python of this line that it is for; not the pins that have no file."""
+    """Map each pin that has a file to the hash of that which pip takes, and to the first Python of this line that it is for."""
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(39, 4, -1)] + [f"{name}_{machine}" for name in OLD_PLATFORMS]
     options = [part for tag in tags for part in ("--platform", tag)]
     options += ["--python-version", f"{python}.50", "--implementation", "cp", "--target", str(folder / "target"), "--no-deps"]
@@ -53,7 +53,7 @@ def normal(name: str) -> str:
 
 
 def lock(pins: list[str], found: dict[tuple[str, str], dict[str, tuple[str, str]]]) -> str:
-    """The lock file's text; a pin without a file on some platform gets a marker that leaves it out there."""
+    """Make the lock file's text; a pin without a file on some platform gets a marker that leaves it out there."""
     lines = []
     for pin in pins:
         there = [place for place, hashes in found.items() if pin in hashes]
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def setuptools() -> list[str]:
-    """The version that the lock has already, or that this Python has: it builds the project itself."""
+    """Name the version that the lock has already, or that this Python has: it builds the project itself."""
     file = ROOT / "requirements.lock"
     kept = re.findall(r"^setuptools==[\w.]+", file.read_text(), re.MULTILINE) if file.is_file() else []
     return kept or [f"setuptools=={version('setuptools')}"]

@@ -63,8 +63,8 @@ def test_no_module_runs_code_from_a_file_or_reaches_the_network(file) -> None:
     "source",
     [
         "torch.load(x)", "torch.load(x, weights_only=False)", "import pickle", "from urllib.request import urlopen",
-        "np.load(x, allow_pickle=True)", "YAML(typ='unsafe').load(x)", "import yaml\nyaml.load(x)", "eval(x)", "torch.jit.load(x)",
-        "subprocess.run(x, shell=True)", "import requests.sessions",
+        "np.load(x, allow_pickle=True)", "YAML(typ='unsafe').load(x)", "import yaml\nyaml.load(x)", "eval(x)",
+        "torch.jit.load(x)", "subprocess.run(x, shell=True)", "import requests.sessions",
     ],
 )  # fmt: skip
 def test_the_search_finds(source: str) -> None:

@@ -56,10 +56,11 @@ class TrainingPictures:
             return self._read_files(rows)
         if self.reader is None:
             self.reader = ShardReader(self.packed, "pictures")
-            if self.reader.row_shape != (3, self.height, self.width) or len(self.reader) <= self.pack_rows.max():
+            wanted, least = (3, self.height, self.width), int(self.pack_rows.max()) + 1
+            if self.reader.row_shape != wanted or len(self.reader) < least:
                 raise HplError(
-                    f"{self.packed}: {len(self.reader)} pictures of {self.reader.row_shape}; expected {self.pack_rows.max() + 1} or more"
-                    f" of 3 x {self.height} x {self.width}: delete it and run the preprocess stage again"
+                    f"{self.packed}: {len(self.reader)} pictures of shape {self.reader.row_shape}; expected {least} or more of "
+                    f"{wanted}: delete it and run the preprocess stage again"
                 )
         if packed.all():
             return torch.from_numpy(self.reader[pack_rows])

@@ -45,12 +45,14 @@ class ShardReader:
         files = sorted(Path(folder).glob(f"{name}-*.npy"))
         if not files:
             raise HplError(f"{folder}/{name}-00000.npy: file not found; run the stage that writes {folder}")
-        self.shards = []
+        self.shards: list[np.ndarray] = []
         for file in files:
             with parsing(file, f"delete {folder} and run the stage that writes it"):
-                self.shards.append(np.load(file, mmap_mode="r", allow_pickle=False))
-                if self.shards[-1].dtype.kind not in "uf" or self.shards[-1][:0].shape != self.shards[0][:0].shape:
-                    raise ValueError(f"{self.shards[-1].dtype} of shape {self.shards[-1].shape}")
+                shard = np.load(file, mmap_mode="r", allow_pickle=False)
+                first = self.shards[0] if self.shards else shard[:0]
+                if shard.dtype.kind not in "iuf" or (shard.dtype, shard.shape[1:]) != (first.dtype, first.shape[1:]):
+                    raise ValueError(f"{shard.dtype} of shape {shard.shape}")
+                self.shards.append(shard)
         self.starts = np.cumsum([0] + [len(shard) for shard in self.shards])
 
     def __len__(self) -> int:

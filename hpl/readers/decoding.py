@@ -81,7 +81,8 @@ def _array_digest(array: np.ndarray) -> str:
 class Store:
     """Facts of pictures by the hash of their files: parts of three files each, the table last, so that half a part is none.
 
-    A table is named by a number of its own and the hash of its bytes and holds those of its arrays, so a damaged part is known, and is none either.
+    A table is named by a number of its own and the hash of its bytes, and holds those of its arrays: a damaged part is known, and
+    is none either.
     """
 
     def __init__(self, folder: Path) -> None:

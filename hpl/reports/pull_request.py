@@ -172,7 +172,7 @@ def _pictures(root: Path, repository: str, sha: str) -> list[str]:
 
 def _same_code(root: Path, base: str) -> bool:
     """Check that what a run depends on is as in `base`, but for its data."""
-    code = ("hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt")
+    code = ("hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt", "requirements.lock")
     return _git(root, "diff", "--quiet", base, "--", *code) is not None
 
 

@@ -279,7 +279,7 @@ def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
         read_weight_file(path)
 
 
-@pytest.mark.parametrize("side", [float("nan"), float("inf"), 1j, [24, 24]])
+@pytest.mark.parametrize("side", [float("nan"), float("inf"), [24, 24]])
 def test_a_resolution_that_is_no_number_is_none(side: object, tmp_path: Path) -> None:
     path = write_openai(plain().state_dict(), tmp_path / "weights.pt", side)
     assert read_weight_file(path).resolution is None

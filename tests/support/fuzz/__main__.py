@@ -136,7 +136,8 @@ def main() -> int:
         print(f"{name}: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     print(
-        f"{sum(table.values())} inputs, seed {options.seed}: {len(found)} findings; {peak >> 20} MB; {time.monotonic() - began:.0f} s"
+        f"{sum(table.values())} inputs, seed {options.seed}: {len(found)} findings; {peak >> 20} MB; "
+        f"{time.monotonic() - began:.0f} s"
     )
     return int(bool(found) or peak > MEMORY)
 

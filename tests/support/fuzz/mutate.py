@@ -8,9 +8,11 @@ import struct
 import zipfile
 
 ODD_TEXTS = [
-    "", " ", "\t\n", "\0", "a\0b", "\ud800", "\ufeff", "\u200b", "e\u0301", "\u00e9", "nan", "None", "null", "-1", "0", "1.0", "-0",
-    "1e3", "007", "\u0667", "distractor", "Distractors", "train", "TEST", "query", "../x", "a/../../b", "/etc/passwd", "..", ".", "./a",
-    "a//b", "a\\b", "~", "C:/x", "x" * 300, "\U0001f600", "<end_of_text>", "'; DROP", "a,b", 'a"b', "a\nb", "\r", "%s", "{0}", "${x}",
+    "", " ", "\t\n", "\0", "a\0b", "\ud800", "\ufeff", "\u200b", "e\u0301", "\u00e9", "nan", "None", "null", "-1", "0", "1.0",
+    "-0", "1e3", "007", "\u0667", "distractor", "Distractors", "train", "TEST", "query",
+    "../x", "a/../../b", "/etc/passwd", "..", ".",
+    "./a", "a//b", "a\\b", "~", "C:/x", "x" * 300, "\U0001f600", "<end_of_text>", "'; DROP", "a,b", 'a"b', "a\nb", "\r",
+    "%s", "{0}", "${x}",
 ]  # fmt: skip
 ODD_VALUES = [
     None, True, False, -1, 0, 1, 2**31 - 1, 2**31, 2**63, 10**40, -0.0, 0.5, 1e308, float("nan"), float("inf"), [], {}, [[]],

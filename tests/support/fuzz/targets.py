@@ -156,7 +156,7 @@ def market_names(folder: Path) -> Case:
 
 def file_name(rng: random.Random, name: str) -> str:
     """An odd name that a file system takes."""
-    changed = mutate_bytes(name.encode(), rng) if rng.random() < 0.5 else rng.choice(ODD_TEXTS).encode(errors="surrogateescape")
+    changed = mutate_bytes(name.encode(), rng) if rng.random() < 0.5 else rng.choice(ODD_TEXTS).encode(errors="surrogatepass")
     changed = changed.replace(b"/", b"_").replace(b"\0", b"_")[:200]
     return os.fsdecode(changed if changed not in (b"", b".", b"..") else b"x")
 
@@ -418,7 +418,8 @@ def given_weights(folder: Path) -> Case:
             value = changed[name]
             changed[name] = rng.choice([
                 lambda x: x.half(), lambda x: x.double(), lambda x: x.long(), lambda x: x * float("nan"), lambda x: x.to_sparse(),
-                lambda x: x.flatten(), lambda x: x[..., None], lambda x: torch.zeros(1).expand(10**9), lambda x: x.to(torch.complex64),
+                lambda x: x.flatten(), lambda x: x[..., None], lambda x: torch.zeros(1).expand(10**9),
+                lambda x: x.to(torch.complex64),
                 lambda x: x.new_zeros(0), lambda x: torch.cat([x.reshape(1, -1)] * 2), lambda x: x.to("meta"), lambda x: "text",
                 lambda x: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.qint8), lambda x: nn.Parameter(x),
                 lambda x: x.reshape(x.shape[::-1]) if x.dim() else x, lambda x: x.bool(), lambda x: torch.tensor(10**6),
