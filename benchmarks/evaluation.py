@@ -15,8 +15,10 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 
-from hpl.evaluation.metrics import Rule, score_block, stream_scores, summarise
-from hpl.evaluation.similarity import BLOCK, cosine_blocks, unit_checked
+from hpl.evaluation.metrics import score_block
+from hpl.evaluation.protocols import Rule
+from hpl.evaluation.scores import Scores
+from hpl.evaluation.similarity import QUERY_BLOCK, cosine_blocks, unit_checked
 from hpl.tasks import JUNK_PID
 
 # queries, gallery pictures, people, of the gallery junk and distractors, cameras
@@ -45,6 +47,14 @@ def draw(name: str, width: int) -> tuple[np.ndarray, ...]:
     return *features, query_pids, gallery_pids, *camids
 
 
+def score(queries: np.ndarray, gallery: np.ndarray, *people: np.ndarray) -> Scores:
+    """What the driver of hpl/retrieval does with the features of a task."""
+    rule = Rule(*people)
+    left, right = unit_checked(queries, "query", len(queries)), unit_checked(gallery, "picture", len(gallery))
+    right = right if rule.kept.all() else right[rule.kept]
+    return Scores.of(cosine_blocks(left, right), rule)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES))
@@ -53,7 +63,7 @@ def main() -> None:
     for name in arguments.sizes:
         data = draw(name, arguments.width)
         tracemalloc.start()
-        streamed = stream_scores(*data)
+        streamed = score(*data)
         memory = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
 
@@ -62,10 +72,10 @@ def main() -> None:
         rule = Rule(*people)
         left, right = unit_checked(queries, "query", len(queries)), unit_checked(gallery, "picture", len(gallery))
         blocks, scores = cosine_blocks(left, right[rule.kept]), []
-        bare = np.zeros((BLOCK, len(right)), np.float32)
+        bare = np.zeros((QUERY_BLOCK, len(right)), np.float32)
         spent = {"product": 0.0, "sort": 0.0, "cosines": 0.0, "scores": time.perf_counter() - now}
-        for start in range(0, len(left), BLOCK):
-            part = left[start : start + BLOCK]
+        for start in range(0, len(left), QUERY_BLOCK):
+            part = left[start : start + QUERY_BLOCK]
             times = [time.perf_counter()]
             product = np.matmul(part, right.T, out=bare[: len(part)])
             times.append(time.perf_counter())
@@ -78,10 +88,10 @@ def main() -> None:
             times.append(time.perf_counter())
             for what, seconds in zip(spent, np.diff(times) * [1, len(part) / len(product[:NUM_SORTED]), 1, 1]):
                 spent[what] += seconds
-        assert pd.concat(scores, ignore_index=True).equals(streamed)
+        assert pd.concat(scores, ignore_index=True).equals(streamed.table)
 
         product, held = spent["product"], sum(part.nbytes for part in data[:2])
-        print(f"{name}: {len(left):,} x {len(right):,} x {arguments.width}, mAP {summarise(streamed)['mAP']:.1f}")
+        print(f"{name}: {len(left):,} x {len(right):,} x {arguments.width}, mAP {streamed.figures()['mAP']:.1f}")
         print(f"  bare product                {1:5.2f}   {product:6.1f} s")
         for what, seconds in (
             ("our cosines and scores", spent["cosines"] + spent["scores"]),

@@ -3,8 +3,9 @@
     python benchmarks/evaluation_stages.py                # 93,820 test pictures, some minutes
     python benchmarks/evaluation_stages.py --scale 0.05   # a twentieth of it
 
-The pictures are those of benchmarks/preprocess.py, read at 64 x 32, for a network of random weights with features of 512 numbers: what decoding
-at 384 x 128 and a real network take comes on top of the time. Memory is that of the stage's process and its children, as there.
+The pictures are those of benchmarks/preprocess.py, read at 64 x 32, for a network of random weights with features of 512 numbers:
+what decoding at 384 x 128 and a real network take comes on top of the time. Memory is that of the stage's process and its
+children, as there.
 """
 
 import argparse

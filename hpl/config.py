@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -452,7 +452,7 @@ def _set(content: dict, key: str, value: object) -> None:
     content[name] = value
 
 
-def _describe(fault: dict, content: dict) -> str:
+def _describe(fault: Mapping[str, Any], content: dict) -> str:
     location = [str(part) for part in fault["loc"] if part not in ("scratch", "open_clip")]
     key = ".".join(location)
     if fault["type"] == "extra_forbidden":

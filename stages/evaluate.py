@@ -39,9 +39,9 @@ def main() -> None:
         with output_folder(evaluation) as folder:
             for name, table in found.items():
                 table.to_parquet(folder / f"{name}.parquet", index=False)
-            np.savez(folder / "tokens.npz", **choose_tokens(encoded))
+            np.savez(folder / "tokens.npz", **choose_tokens(encoded))  # type: ignore[arg-type]  # no name is `allow_pickle`
             write_json(folder / "settings.json", describe_settings(profile.evaluate))
-            np.savez(folder / "attention.npz", **maps)
+            np.savez(folder / "attention.npz", **maps)  # type: ignore[arg-type]  # likewise
         write_json(metrics, figures)
 
 

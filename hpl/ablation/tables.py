@@ -128,7 +128,7 @@ def read_cells(folder: Path, ablation: Ablation, others: Iterable[str] = ()) -> 
     Raises:
         HplError: a file is not a cell.
     """
-    cells, absent, older = {}, {}, []
+    cells, absent, older = {}, dict[str, list[int]](), []
     for row, seed in ablation.cells:
         path = Path(folder) / f"{row}-{seed}.json"
         if not path.is_file():
@@ -166,7 +166,7 @@ def cells_of_other_parameters(lock: Path, params: Path) -> set[str]:
     return others
 
 
-def _at(content: dict, key: str) -> object:
+def _at(content: object, key: str) -> object:
     """Find the value of a dotted key; None if there is none."""
     for part in key.split("."):
         content = content.get(part) if isinstance(content, dict) else None

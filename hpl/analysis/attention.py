@@ -1,8 +1,8 @@
 """Where in a picture the two class tokens look: Grad-CAM of both on the same picture (paper Fig. 4).
 
 Shapes: B pictures; D joint width; X tokens, of which the last N are patches; C width of the image tower.
-Source: Selvaraju et al., Grad-CAM, ICCV 2017. In a ViT the patches that leave the last block do not reach the class tokens, so the
-maps are taken from the tokens that enter its attention.
+Source: Selvaraju et al., Grad-CAM, ICCV 2017. In a ViT the patches that leave the last block do not reach the class tokens, so
+the maps are taken from the tokens that enter its attention.
 """
 
 from dataclasses import replace
@@ -26,7 +26,7 @@ NUM_EXPLAINED = 6  # pictures
 
 
 def grad_cam(tower: ImageTower, images_B3HW: Tensor, texts_BD: Tensor, partners_BD: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the maps of v_t2i for cos(v_t2i, text) and of v_i2i for cos(v_i2i, partner), float32, B x rows x columns of patches each.
+    """Compute the maps of v_t2i for cos(v_t2i, text) and of v_i2i for cos(v_i2i, partner), float32, B x rows x columns each.
 
     At least 0, and at most 1 where anything speaks for the similarity; all 0 where nothing does. The tower is left as it was.
     """
@@ -85,9 +85,7 @@ def _choose(test: RetrievalSet | None, count: int) -> pd.DataFrame:
     """Choose the captions that `explain` takes, with partner_image_id; no row without a test set."""
     rows = []
     if test:
-        captions, pictures = (
-            table.sort_values("image_id", kind="stable").groupby("pid") for table in (test.captions, test.images)
-        )
+        captions, pictures = (t.sort_values("image_id", kind="stable").groupby("pid") for t in (test.captions, test.images))
         first, ids = captions.head(1), pictures["image_id"].unique()
         paired = first[first["pid"].map(pictures.size()) > 1]
         for row in paired.iloc[np.linspace(0, len(paired) - 1, min(count, len(paired))).round().astype(int)].to_dict("records"):

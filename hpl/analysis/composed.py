@@ -1,13 +1,13 @@
 """Composed queries: a picture of a person, and a sentence that describes another picture of the same person.
 
-The sentence corrects and complements the picture: it tells of a bag that this picture does not show, or of colours that its camera changed.
-Query: picture a and a caption of picture b, a and b of one person, a other than b. Gallery: all test pictures but a. Matches: all other
-pictures of that person, b among them. Where cameras are known, a is by another camera than b, and pictures of that person by the camera
-of a are ignored too.
+The sentence corrects and complements the picture: it tells of a bag that this picture lacks, or of colours that its camera
+changed. Query: picture a and a caption of picture b, a and b of one person, a other than b. Gallery: all test pictures but a.
+Matches: all other pictures of that person, b among them. Where cameras are known, a is by another camera than b, and pictures of
+that person by the camera of a are ignored too.
 
-Score: sentence and picture meet in the space that both are embedded in, as the weighted mean of t_eos and v_t2i of a, both of unit length, whose
-cosine with v_t2i is taken; beside it the cosine of v_i2i of a with v_i2i. Each is brought to mean 0 and deviation 1 over the query's gallery, then
-both are averaged. Picture alone (v_i2i) and sentence alone (t_eos) are scored on the very same queries and galleries.
+Score: sentence and picture meet in the space of both, as the weighted mean of t_eos and v_t2i of a, each of unit length, whose
+cosine with v_t2i is taken; beside it the cosine of v_i2i of a with v_i2i. Each is brought to mean 0 and deviation 1 over the
+query's gallery, then both are averaged. Picture alone (v_i2i) and sentence alone (t_eos) are scored on the very same queries.
 """
 
 import hashlib
@@ -61,9 +61,9 @@ def evaluate_composed(encoded: Encoded, weight: float) -> dict[str, dict[str, fl
         weight: of t_eos, 0..1; v_t2i of the query picture has the rest.
 
     Returns:
-        both, picture and sentence, each with rank1 and mAP in percent and their intervals; gain_over_picture and gain_over_sentence,
-        what both together have more, likewise; counts, with num_queries and num_skipped, captions without another picture and
-        queries without a match. Empty if no person has two pictures that the rule tells apart.
+        both, picture and sentence, each with rank1 and mAP in percent and their intervals; gain_over_picture and
+        gain_over_sentence, what both together have more, likewise; counts, with num_queries and num_skipped, captions without
+        another picture and queries without a match. Empty if no person has two pictures that the rule tells apart.
     """
     captions, images = encoded.dataset.captions, encoded.dataset.images
     asked, shown = composed_pairs(captions, images)

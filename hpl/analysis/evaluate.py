@@ -23,9 +23,9 @@ def evaluate_model(encoded: list[Encoded], options: Evaluate) -> tuple[dict, dic
     """Compute all figures of a model, and the tables behind them.
 
     Returns:
-        What metrics.json holds: `arrange`'s figures with bootstrap intervals; `datasets`, the names of the first set of each task;
-        `open_set` of these; `composed` of the first set with captions; `settings`, where something is on that is off by default.
-        Tables by name: rank_lists_t2i, rank_lists_i2i, scores_t2i, scores_i2i, similarities.
+        What metrics.json holds: `arrange`'s figures with bootstrap intervals; `datasets`, the names of the first set of each
+        task; `open_set` of these; `composed` of the first set with captions; `settings`, where something is on that is off by
+        default. Tables by name: rank_lists_t2i, rank_lists_i2i, scores_t2i, scores_i2i, similarities.
     """
 
     def observe(each: Encoded, task: Task, rule: Rule) -> tuple[Observer, ...]:
@@ -85,7 +85,7 @@ def read_scores_tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def describe_settings(options: Evaluate) -> dict:
-    """Say what evaluation does beyond the bare protocol, for the report: values, what they mean, and a label, empty by default."""
+    """Say what evaluation does beyond the bare protocol, for the report: values, and a label that is empty by default."""
     labels = []
     if options.flip:
         labels.append("features averaged with those of the mirror image")
@@ -93,21 +93,11 @@ def describe_settings(options: Evaluate) -> dict:
         k1, k2, weight = options.rerank_k1, options.rerank_k2, options.rerank_lambda
         labels.append(f"k-reciprocal re-ranking (k1 = {k1}, k2 = {k2}, lambda = {weight:g})")
     names = ("flip", "rerank", "rerank_k1", "rerank_k2", "rerank_lambda", "composed_weight")
-    return {
-        **{name: getattr(options, name) for name in names},
-        "label": "; ".join(labels),
-        "meaning": {
-            "flip": "features of a picture and of its mirror image are averaged, in all figures",
-            "rerank": "k-reciprocal re-ranking (Zhong et al., CVPR 2017) in t2i, i2i, others and open_set; similarities are then "
-            "1 minus the re-ranked distance; composed and the histograms are without",
-            "composed_weight": "weight of t_eos in its mean with the query picture's v_t2i, where picture and sentence are one query; v_t2i "
-            "has the rest",
-        },
-    }
+    return {**{name: getattr(options, name) for name in names}, "label": "; ".join(labels)}
 
 
 def choose_tokens(encoded: list[Encoded]) -> dict[str, np.ndarray]:
-    """Choose both tokens of some test pictures of the first set for i2i: whole people, drawn by a fixed seed, at most NUM_TOKENS pictures.
+    """Choose both tokens of some test pictures, NUM_TOKENS at most, of the first set for i2i: whole people, by a fixed seed.
 
     Returns:
         image_ids (n, ascending); t2i and i2i, n x D float16, of unit length. All without rows if no set is scored for i2i.

@@ -30,9 +30,9 @@ VARIANTS = {
 def evaluate_histograms(tables: Manifests, size: Input) -> dict[str, tuple[dict, str]]:
     """Compute the image-to-image figures of the best colour histogram of each floor, and which one it is for the first data set.
 
-    Two floors, which say how hard the pictures are: `colour_histogram` counts the whole picture, `colour_histogram_middle` leaves out the
-    background at both sides. Each is the best of VARIANTS by its own mAP on the test split, in its favour. One pass reads the pictures, a
-    block at a time, and keeps the counts on disk; they are scored one variant at a time.
+    Two floors, which say how hard the pictures are: `colour_histogram` counts the whole picture, `colour_histogram_middle` leaves
+    out the background at both sides. Each is the best of VARIANTS by its own mAP on the test split, in its favour. One pass reads
+    the pictures, a block at a time, and keeps the counts on disk; they are scored one variant at a time.
     """
     best: dict[str, list[Result]] = {floor: [] for floor in FLOORS}
     chosen: dict[str, str] = {}
@@ -82,9 +82,7 @@ def colour_histograms(images_N3HW: np.ndarray, space: str, num_stripes: int, gre
     Returns:
         float32, N x (num_stripes * 512), unit length.
     """
-    return np.stack(
-        [_histogram(image_3HW.transpose(1, 2, 0), space, num_stripes, grey_world, middle) for image_3HW in images_N3HW]
-    )
+    return np.stack([_histogram(one_3HW.transpose(1, 2, 0), space, num_stripes, grey_world, middle) for one_3HW in images_N3HW])
 
 
 def _histogram(image_HW3: np.ndarray, space: str, num_stripes: int, grey_world: bool, middle: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What sees the similarities of a task while they are scored, for the report: rank lists, and how similar matches and others are."""
+"""What sees a task's similarities while they are scored, for the report: rank lists, and how similar matches and others are."""
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,7 @@ class SimilarityCounts:
         self._counts += np.stack([matches, sum(_bins(row) for row in similarity) - matches - ignored])
 
     def table(self) -> pd.DataFrame:
-        """Return low and high (edges of a bin), matches and others (counts): the fine bins in use joined to NUM_SIMILARITY_BINS."""
+        """Return low and high (edges of a bin), matches and others (counts): the bins in use joined to NUM_SIMILARITY_BINS."""
         used = np.flatnonzero(self._counts.any(axis=0))
         width = -(-(used[-1] + 1 - used[0]) // NUM_SIMILARITY_BINS)
         length = NUM_SIMILARITY_BINS * width

@@ -1,7 +1,7 @@
 """Open-set figures: what a system finds of known people when it must stay silent about strangers.
 
-A seeded half of the test people leaves the gallery. Their queries should find nobody; the threshold is set on them. Queries of the people
-who stay count as detected if the best picture is of the right person and its score is above the threshold.
+A seeded half of the test people leaves the gallery. Their queries should find nobody; the threshold is set on them. Queries of
+the people who stay count as detected if the best picture is of the right person and its score is above the threshold.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ class OpenSet:
             self._best[query] = best_match, row.max(initial=-np.inf)
 
     def figures(self) -> dict[str, float]:
-        """Return detection_rate in percent at FALSE_ALARMS, with its interval, num_known and num_unknown queries; empty without either.
+        """Return detection_rate (percent) at FALSE_ALARMS, its interval, num_known and num_unknown queries; empty without either.
 
         The interval draws known people and strangers each by themselves, so that the threshold moves as well.
         """

@@ -8,7 +8,7 @@ from copy import deepcopy
 
 import torch
 from open_clip.model import CLIP
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -86,7 +86,7 @@ class TextTower(nn.Module):
         self.transformer = clip.transformer
         self.ln_final = clip.ln_final
         self.text_projection = clip.text_projection
-        self.register_buffer("attn_mask", clip.attn_mask, persistent=False)
+        self.attn_mask = nn.Buffer(clip.attn_mask, persistent=False)
 
     @property
     def width(self) -> int:
@@ -118,11 +118,10 @@ class TextTower(nn.Module):
         return self.ln_final(x[:, 0]) @ self.text_projection
 
 
-def run_blocks(transformer: nn.Module, x_BLC: Tensor, mask_LL: Tensor | None = None, *, kept: slice) -> Tensor:
+def run_blocks(transformer: Transformer, x_BLC: Tensor, mask_LL: Tensor | None = None, *, kept: slice) -> Tensor:
     """Compute `transformer(x, mask)[:, kept]`: the last block what is kept and no more, for which the rest is keys and values.
 
     Args:
-        transformer: open_clip's, of residual attention blocks.
         mask_LL: added to the logits of attention; None: everything sees everything.
     """
     *blocks, last = transformer.resblocks
@@ -150,12 +149,12 @@ def at_end(tokens_BLD: Tensor, ends_B: Tensor) -> Tensor:
     return tokens_BLD[torch.arange(len(tokens_BLD), device=tokens_BLD.device), ends_B]
 
 
-def frozen_copy(tower: nn.Module) -> nn.Module:
+def frozen_copy(tower: TextTower) -> TextTower:
     """Make a second copy of a tower that never learns (M~_t)."""
     return deepcopy(tower).eval().requires_grad_(False)
 
 
-def compile_blocks(transformers: list[nn.Module], device: torch.device) -> None:
+def compile_blocks(transformers: list[Transformer], device: torch.device) -> None:
     """Compile each block of open_clip transformers in place: names of parameters stay. HplError if nothing can be compiled."""
     from torch._dynamo.exc import TorchDynamoException  # imported here, for it takes seconds
 

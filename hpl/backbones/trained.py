@@ -27,8 +27,7 @@ def load_trained(folder: Path) -> tuple[ImageTower, TextTower, dict]:
     description = read_json(folder / _DESCRIPTION_FILE)
     with parsing(folder, "delete it and run the train stage again"):
         tensors = load_file(folder / _TENSORS_FILE)
-        clip, routed = build_described(description["clip"], tensors), description["task_routing"]
-        towers = nn.ModuleDict({"images": ImageTower(clip, task_routing=routed is True), "texts": TextTower(clip)})
-        towers.load_state_dict(tensors)
-    towers.eval()
-    return towers["images"], towers["texts"], description
+        clip = build_described(description["clip"], tensors)
+        images, texts = ImageTower(clip, task_routing=description["task_routing"] is True), TextTower(clip)
+        nn.ModuleDict({"images": images, "texts": texts}).eval().load_state_dict(tensors)
+    return images, texts, description

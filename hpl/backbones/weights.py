@@ -240,9 +240,7 @@ def _fill(model: CLIP, file: WeightFile, choice: OpenClipBackbone, native: tuple
             value = value.reshape(target.shape)
         if name == _TEXT_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) != len(target):
             if len(value) < len(target):
-                raise HplError(
-                    f"input.context_length = {len(target)}: {choice.weights} has positions for {len(value)} tokens only"
-                )
+                raise HplError(f"input.context_length = {len(target)}: {choice.weights} has positions for {len(value)} tokens")
             resized[name] = [[len(value)], [len(target)]]
             value = value[: len(target)]
         if name == _IMAGE_POSITIONS and value.shape[1:] == target.shape[1:] and len(value) > 1:
@@ -288,7 +286,7 @@ def source_grid(count: int, grid: tuple[int, int], native: tuple[int, int] | Non
     grid's, and of two the taller. Returns it with a remark if another is likely too.
     """
     side = math.isqrt(count)
-    likely = [shape for shape in (native, tuple(grid), (side, side)) if shape and math.prod(shape) == count]
+    likely = [shape for shape in (native, (grid[0], grid[1]), (side, side)) if shape and math.prod(shape) == count]
     if not likely:
         off = {
             (rows, count // rows): abs(math.log(rows * rows / count) - math.log(grid[0] / grid[1]))

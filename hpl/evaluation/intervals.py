@@ -1,7 +1,7 @@
 """Confidence intervals over other people in the test set: a cluster bootstrap by identity.
 
-People are drawn with replacement, and with a person all of its queries (cluster bootstrap, percentiles). Queries of one person succeed and
-fail together, so an interval over single queries would be too narrow.
+People are drawn with replacement, and with a person all of its queries (cluster bootstrap, percentiles). Queries of one person
+succeed and fail together, so an interval over single queries would be too narrow.
 """
 
 import numpy as np

@@ -1,10 +1,10 @@
 """How each query of a task fared: the rank of its first match, AP and INP; and rank lists.
 
-AP is the mean of the precision at each hit (fast-reid, torchreid, CLIP-ReID, IRRA). mINP (Ye et al., AGW, TPAMI 2021) is the number of hits
-over the rank of the last hit. Ties are pessimistic: a wrong picture that scores the same as a right one counts as ranked before it.
+AP: the mean precision at the hits (fast-reid, torchreid, CLIP-ReID, IRRA). mINP: hits over the rank of the last one (Ye et al.,
+AGW, TPAMI 2021). Ties are pessimistic: a wrong picture that scores the same as a right one counts as ranked before it.
 
-The rank of a match needs no ranking: it is one more than the number of pictures that score at least as high, found by comparing. That takes
-a fraction of the time of the product that gives the similarities, where sorting takes a multiple of it.
+The rank of a match needs no ranking: it is one more than the number of pictures that score at least as high, found by comparing.
+That takes a fraction of the time of the product that gives the similarities, where sorting takes a multiple of it.
 """
 
 import numpy as np

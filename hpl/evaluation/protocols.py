@@ -26,7 +26,7 @@ class Rule:
         Args:
             query_pids, gallery_pids: Q and G identities; in the gallery -1 is junk (ignored) and, by the image-to-image rule, 0 a
                 distractor (matches nobody); caption sets number people from 0.
-            query_camids, gallery_camids: with both, the image-to-image rule: gallery pictures of the query's person **and** camera are
+            query_camids, gallery_camids: with both, the image-to-image rule: pictures of the query's person **and** camera are
                 ignored; equal numbers are one camera, so give unknown cameras different ones on both sides. With neither, the
                 text-to-image rule: nothing is ignored but junk.
 
@@ -49,7 +49,7 @@ class Rule:
     def positions(self, query: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the columns of a query's matches, and of what it ignores: its person seen by its camera."""
         same = self._order[self._first[query] : self._last[query]]
-        if self.query_camids is None:
+        if self.query_camids is None or self.gallery_camids is None:
             return same, same[:0]
         if self.query_pids[query] <= 0:  # a distractor is nobody
             return same[:0], same[:0]
@@ -63,6 +63,5 @@ def task_rule(task: Task, queries: pd.DataFrame, gallery: pd.DataFrame) -> Rule:
     if not task.by_camera:
         return Rule(*pids)
     camids = queries["camid"].to_numpy()
-    return Rule(
-        *pids, np.where(camids < 0, -2, camids), gallery["camid"].to_numpy()
-    )  # an unknown one is that of no gallery picture
+    asked = np.where(camids < 0, -2, camids)  # an unknown one is that of no gallery picture
+    return Rule(*pids, asked, gallery["camid"].to_numpy())

@@ -1,7 +1,7 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) without an (Q + G) x (Q + G) matrix.
 
-Each of the N = Q + G pictures is described by the pictures that it and they see among their nearest: a sparse row of N, some dozens of numbers.
-What is held at a time is those rows, and one block of similarities.
+Each of the N = Q + G pictures is described by the pictures that it and they see among their nearest: a sparse row of N, some
+dozens of numbers. What is held at a time is those rows, and one block of similarities.
 """
 
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def reranked_blocks(
 
 
 def _neighbours(everyone: np.ndarray, length: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find N x length nearest pictures of each, itself among them, best first, ties in their order; and N largest squared distances."""
+    """Find N x length nearest pictures of each, itself among them, best first, ties in order; and N largest squared distances."""
     length = min(length, len(everyone))
     near, largest = np.empty((len(everyone), length), np.int64), np.empty(len(everyone))
     for start, similarity in cosine_blocks(everyone, everyone, block):
@@ -64,7 +64,7 @@ def _rows(columns: np.ndarray) -> sparse.csr_matrix:
 
 
 def _descriptions(everyone: np.ndarray, near: np.ndarray, largest: np.ndarray, k1: int, block: int) -> sparse.csr_matrix:
-    """Describe each picture by exp(-distance) to its k-reciprocal neighbours and to those of theirs that overlap: N x N, rows of sum 1."""
+    """Describe each picture by exp(-distance) to its k-reciprocal neighbours and their overlapping ones: N x N, rows sum to 1."""
     full, half = _rows(near[:, : k1 + 1]), _rows(near[:, : round(k1 / 2) + 1])
     full, half = full.multiply(full.T).tocsr(), half.multiply(half.T).tocsr()
     size = np.asarray(half.sum(axis=1)).ravel()

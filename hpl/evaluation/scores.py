@@ -10,13 +10,11 @@ import pandas as pd
 from hpl.evaluation.intervals import draw_people, interval
 from hpl.evaluation.metrics import score_block
 from hpl.evaluation.protocols import Rule
-from hpl.evaluation.similarity import QUERY_BLOCK, cosine_blocks, unit_checked
 from hpl.files import HplError
 
 RANKS = (1, 5, 10)
-Blocks = Iterable[
-    tuple[int, np.ndarray]
-]  # number of the first query, and its and the next queries' similarities with the kept gallery
+# Number of the first query, and its and the next queries' similarities with the kept gallery.
+Blocks = Iterable[tuple[int, np.ndarray]]
 
 
 class Observer(Protocol):
@@ -51,7 +49,7 @@ class Scores:
         return cls(pd.concat(tables, ignore_index=True), rule.query_pids, summed_ranks)
 
     def figures(self) -> dict[str, float]:
-        """Return rank-k, mAP, mINP, R-sum if the task has it, and how many queries were scored and skipped. HplError if none has a match."""
+        """Return rank-k, mAP, mINP, R-sum if the task has it, num_queries and num_skipped. HplError if none has a match."""
         found = self.table[self._matched]
         if found.empty:
             raise HplError(f"none of the {len(self.table)} queries has a match in the gallery")
@@ -114,7 +112,7 @@ def retrieval_metrics(similarity: np.ndarray, rule: Rule) -> dict[str, float]:
     """Score a similarity matrix, Q x G with junk, higher is more alike.
 
     Returns:
-        rank1, rank5, rank10, mAP and mINP in percent, num_queries that were scored, and num_skipped that have no match in the gallery.
+        rank1, rank5, rank10, mAP and mINP in percent, num_queries that were scored, and num_skipped without a match.
 
     Raises:
         HplError: shapes do not fit, a similarity is not a finite number, or no query has a match.
@@ -122,27 +120,10 @@ def retrieval_metrics(similarity: np.ndarray, rule: Rule) -> dict[str, float]:
     similarity = np.asarray(similarity)
     if not np.issubdtype(similarity.dtype, np.number):
         raise HplError(f"similarity is of type {similarity.dtype}; expected numbers")
-    expected = len(rule.query_pids), len(rule.kept)
-    if similarity.shape != expected:
-        raise HplError(
-            f"similarity has shape {similarity.shape}; expected {expected[0]} queries x {expected[1]} gallery pictures"
-        )
+    shape = len(rule.query_pids), len(rule.kept)
+    if similarity.shape != shape:
+        raise HplError(f"similarity has shape {similarity.shape}; expected {shape[0]} queries x {shape[1]} gallery pictures")
     if not np.isfinite(similarity).all():
-        row, column = np.argwhere(~np.isfinite(similarity))[0]
-        raise HplError(
-            f"similarity of query {row} and gallery picture {column} is {similarity[row, column]}; expected finite numbers"
-        )
+        q, g = np.argwhere(~np.isfinite(similarity))[0]
+        raise HplError(f"similarity of query {q} and gallery picture {g} is {similarity[q, g]}; expected finite numbers")
     return Scores.of([(0, similarity[:, rule.kept])], rule).figures()
-
-
-def score_features(queries: np.ndarray, gallery: np.ndarray, rule: Rule, block: int = QUERY_BLOCK) -> Scores:
-    """Score the cosines of features, Q x D and G x D of any length, without ever holding all cosines.
-
-    Args:
-        block: queries whose similarities are held at a time (n x G float32); it changes no bit of the result.
-
-    Raises:
-        HplError: features are not finite or not as many as pids.
-    """
-    left, right = unit_checked(queries, "query", len(rule.query_pids)), unit_checked(gallery, "gallery picture", len(rule.kept))
-    return Scores.of(cosine_blocks(left, right if rule.kept.all() else right[rule.kept], block), rule)

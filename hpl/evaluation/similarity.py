@@ -1,8 +1,8 @@
 """Cosines of queries and gallery in blocks of queries, with the same bits whatever the size of a block.
 
-What BLAS returns for a pair may depend on the shape of the product it stands in, and on the place in it. So all products have one shape, a
-tile of a grid that starts at the first query and the first gallery picture and is filled up with zeros at its ends; a block is a number of
-rows of that grid. And rows that are equal to the bit take over what was computed for the first of them: two equal pictures tie.
+What BLAS returns for a pair may depend on the shape of the product it stands in, and on the place in it. So all products have one
+shape, a tile of a grid that starts at the first query and the first gallery picture and is filled up with zeros at its ends; a
+block is a number of rows of that grid. Rows equal to the bit take what was computed for their first: equal pictures tie.
 """
 
 from collections.abc import Iterator
@@ -41,9 +41,7 @@ def unit_checked(features: np.ndarray, what: str, count: int) -> np.ndarray:
             row = int(np.argmin(np.isfinite(lengths)))
             finite = np.isfinite(rows[row])
             value = np.abs(rows[row]).max() if finite.all() else rows[row][~finite][0]
-            raise HplError(
-                f"feature of {what} {start + row} holds {value}; expected finite numbers whose squares float32 can hold"
-            )
+            raise HplError(f"feature of {what} {start + row} holds {value}; expected finite numbers that float32 can square")
         scaled[start : start + len(rows)] = unit(rows)
     return scaled
 
@@ -53,8 +51,8 @@ def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = QUERY_BLOCK)
 
     Args:
         left, right: Q x D and G x D, float32, of unit length.
-        block: queries held at a time, rounded up to whole tiles; block x G float32 are all the memory this takes, and a row for each
-            query that comes again.
+        block: queries held at a time, rounded up to whole tiles; block x G float32 are all the memory this takes, and a row for
+            each query that comes again.
 
     Yields:
         Number of the first query, and n x G similarities, which the next block overwrites.
@@ -85,7 +83,7 @@ def cosine_blocks(left: np.ndarray, right: np.ndarray, block: int = QUERY_BLOCK)
 
 def _repeats(features: np.ndarray) -> dict[int, int]:
     """Map each row that stands earlier with the same bits to the first such row."""
-    first, repeats = {}, {}
+    first, repeats = dict[int, int](), {}
     for number, row in enumerate(features):
         same = first.setdefault(hash(row.tobytes()), number)
         if same != number and np.array_equal(features[same], row):

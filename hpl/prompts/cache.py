@@ -53,13 +53,13 @@ def cache_features(
     with ShardWriter(folder, "image_tokens", options.shard_rows) as writer:
         for start in tqdm(range(0, len(pictures), options.batch_size), desc="cache pictures", unit="batches"):
             writer.append(checkpoint.block(f"pictures-{start}", partial(encode_pictures, start)))
-    lengths = []
+    counted: list[int] = []
     with ShardWriter(folder, "text_tokens", options.shard_rows * _TOKENS_A_PICTURE) as writer:
         for start in tqdm(range(0, len(captions), options.batch_size), desc="cache captions", unit="batches"):
             tokens_BL = tokenize(captions["caption"].iloc[start : start + options.batch_size], size.context_length)
             writer.append(checkpoint.block(f"captions-{start}", partial(encode_captions, tokens_BL)))
-            lengths.extend((end_positions(tokens_BL) + 1).tolist())
-    lengths = np.array(lengths, dtype=np.int64)
+            counted.extend((end_positions(tokens_BL) + 1).tolist())
+    lengths = np.array(counted, dtype=np.int64)
     row_of = pd.Series(pictures.index, index=pictures["image_id"])
     table = {"picture": row_of[captions["image_id"]].to_numpy(), "start": np.cumsum(lengths) - lengths, "length": lengths}
     pd.DataFrame(table).to_parquet(folder / "captions.parquet", index=False)
@@ -70,9 +70,7 @@ def _half(features: Tensor) -> np.ndarray:
     """Round to float16; HplError where that would overflow."""
     half = features.to(torch.float16)
     if not torch.isfinite(half).all():
-        raise HplError(
-            "cache_features: a feature is not finite in half precision; expected CLIP's, whose values stay under 65504"
-        )
+        raise HplError("cache_features: a feature is not finite in half precision; expected CLIP's, with values under 65504")
     return half.cpu().numpy()
 
 
@@ -132,7 +130,7 @@ class FeatureCache:
         starts = self.captions["start"].to_numpy()[captions]
         lengths = self.captions["length"].to_numpy()[captions]
         width = self.image_tokens.row_shape[-1]
-        if not len(captions):
+        if self.text_tokens is None or not len(captions):
             return torch.zeros(0, 1, width), torch.zeros(0, dtype=torch.int64)
         flat = self.text_tokens[np.concatenate([np.arange(s, s + n) for s, n in zip(starts, lengths, strict=True)])]
         out = torch.zeros(len(captions), int(lengths.max()), width)

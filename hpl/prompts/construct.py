@@ -15,7 +15,7 @@ from hpl.losses.contrast import prompt_contrast_losses
 from hpl.prompts.cache import CachedBatch, FeatureCache
 from hpl.prompts.learned import LearnedPrompts
 from hpl.prompts.template import PromptEncoder
-from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
+from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint, Stateful
 from hpl.runtime.curves import Curves, check_finite
 
 _V_T2I = 0  # place of v_t2i in F_v
@@ -48,7 +48,7 @@ def construct_prompts(
     networks = [*prompts.image_inversion.parameters(), *prompts.text_inversion.parameters()]
     groups = [{"params": networks, "lr": options.inversion_lr}, {"params": [prompts.identity_tokens], "lr": options.identity_lr}]
     optimizer = torch.optim.Adam(groups)
-    kept = {"prompts": prompts, "optimizer": optimizer, "curves": curves}
+    kept: dict[str, Stateful] = {"prompts": prompts, "optimizer": optimizer, "curves": curves}
     first_epoch, done = checkpoint.load(**kept)
     for epoch in range(first_epoch, options.epochs + 1):
         batches = shuffled_batches(len(cache.labels), options.batch_size, params.seed, epoch, drop_last=False)
@@ -58,7 +58,7 @@ def construct_prompts(
             batch = cache.batch(rows, np.random.default_rng([params.seed, epoch, 1, number]), device)
             losses = construct_losses(prompts, encoder, batch, params.loss)
             numbers = check_finite(losses._asdict(), f"construct_prompts, epoch {epoch}, step {number + 1}")
-            total = sum(losses)
+            total = losses.t2i + losses.i2t + losses.ic
             optimizer.zero_grad()
             total.backward()
             optimizer.step()

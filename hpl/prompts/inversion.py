@@ -41,8 +41,9 @@ class InversionNetwork(nn.Module):
         return self.output(self.norm(_run_block(self.blocks[-1], x, num_tokens, padding)))
 
 
-def _run_block(block: nn.TransformerEncoderLayer, x_BLD: Tensor, num_kept: int, padding_BL: Tensor | None) -> Tensor:
+def _run_block(block: nn.Module, x_BLD: Tensor, num_kept: int, padding_BL: Tensor | None) -> Tensor:
     """Compute the first `num_kept` rows of `block(x, src_key_padding_mask=padding)` alone: the rest of x is keys and values."""
+    assert isinstance(block, nn.TransformerEncoderLayer)
     normed_BLD, x_BKD = block.norm1(x_BLD), x_BLD[:, :num_kept]
     attended_BKD, _ = block.self_attn(
         normed_BLD[:, :num_kept], normed_BLD, normed_BLD, key_padding_mask=padding_BL, need_weights=False

@@ -40,8 +40,8 @@ class LearnedPrompts(nn.Module):
         self.text_inversion = network()
         tokens = torch.randn(len(pids), options.id_tokens, text_tower.width) * _IDENTITY_TOKEN_DEVIATION
         self.identity_tokens = nn.Parameter(tokens)
-        self.register_buffer("identity_prompts", torch.zeros(len(pids), joint_width))
-        self.register_buffer("pids", torch.tensor(pids, dtype=torch.int64))
+        self.identity_prompts = nn.Buffer(torch.zeros(len(pids), joint_width))
+        self.pids = nn.Buffer(torch.tensor(pids, dtype=torch.int64))
 
 
 def save_prompts(folder: Path, prompts: LearnedPrompts | None) -> None:

@@ -24,13 +24,11 @@ class PromptEncoder(nn.Module):
         super().__init__()
         self.tower = tower
         tokenizer = SimpleTokenizer()
-        pieces = {
-            "opening": [tokenizer.sot_token_id, *tokenizer.encode(_OPENING)],
-            "link": tokenizer.encode(_LINK),
-            "closing": [*tokenizer.encode(_CLOSING), tokenizer.eot_token_id],
-        }
-        for name, ids in pieces.items():
-            self.register_buffer(name, torch.tensor(ids), persistent=False)
+        opening = [tokenizer.sot_token_id, *tokenizer.encode(_OPENING)]
+        closing = [*tokenizer.encode(_CLOSING), tokenizer.eot_token_id]
+        self.opening = nn.Buffer(torch.tensor(opening), persistent=False)
+        self.link = nn.Buffer(torch.tensor(tokenizer.encode(_LINK)), persistent=False)
+        self.closing = nn.Buffer(torch.tensor(closing), persistent=False)
 
     def instance_prompt(self, identity_BMW: Tensor, instance_BKW: Tensor) -> Tensor:
         """Read `A photo of [id-tokens] and [inst-tokens] person.` (eqs. 3, 5). Returns v~_eos or t~_eos, B x D."""

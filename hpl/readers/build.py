@@ -5,7 +5,7 @@ The schema of the tables stands in hpl/manifests/tables.py; audit.json and links
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -132,10 +132,7 @@ def _link_people(
     """Find links; give each person one pid and a place in training, validation or test, and note who was held out."""
     part, row = pictures["part"].to_numpy(), pictures["row"].to_numpy()
     links = find_links(
-        pictures,
-        lambda rows: take(store.fingerprints, part[rows], row[rows]),
-        options.link_candidate,
-        options.link_correlation,
+        pictures, lambda rows: take(store.fingerprints, part[rows], row[rows]), options.link_candidate, options.link_correlation
     )
     unified = unify_identities(pictures, links)
     pictures = hold_out_validation(unified, data.val_share, options.split_seed)
@@ -152,7 +149,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     reading = READERS[source.format](root, **source.model_dump(include={"camera_pattern"}, exclude_none=True))
     pictures, captions = _columns(reading.records)
     pictures, captions, joined = _join_duplicates(pictures, captions, reading.place or f"{root}: row")
-    notes, mismatches = [], []
+    notes, mismatches = list[str](), []
     if reading.own_data:
         pictures, notes = _complete_own(pictures, root, source.use, options)
     elif source.official:
@@ -176,7 +173,7 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     return pictures.drop(columns="number").astype({"source_pid": np.int64}), captions, account
 
 
-def _complete_own(pictures: pd.DataFrame, root: Path, use: list[str], options: Preprocess) -> tuple[pd.DataFrame, list[str]]:
+def _complete_own(pictures: pd.DataFrame, root: Path, use: Sequence[str], options: Preprocess) -> tuple[pd.DataFrame, list[str]]:
     """Fill in what a user's own set may leave open, splits and the numbers of people, and note who is in several splits."""
     if not (pictures["split"] != "").any() and use in (["test"], ["pretrain"]):
         pictures["split"] = use[0]
@@ -195,11 +192,8 @@ def _complete_own(pictures: pd.DataFrame, root: Path, use: list[str], options: P
 
 
 def _unseen_by_dvc(root: Path) -> list[str]:
-    if not root.is_symlink():
-        return []
-    return [
-        f"{root} is a link, and DVC does not look behind it: after a change there, `dvc repro -f -s preprocess` reads it again"
-    ]
+    note = f"{root} is a link, and DVC does not look behind it: after a change there, `dvc repro -f -s preprocess` reads it again"
+    return [note] if root.is_symlink() else []
 
 
 def _printable(text: str) -> str:
@@ -226,7 +220,7 @@ def _scored_tasks(name: str, account: dict, pictures: pd.DataFrame, captions: pd
     return scored
 
 
-def _columns(records: Iterator[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _columns(records: Iterable[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Turn records into columns, a block at a time, so that a large set never stands whole in Python objects."""
     pictures, captions = [], []
     waiting = iter(records)
@@ -270,7 +264,7 @@ def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _used(pictures: pd.DataFrame, use: list[str]) -> tuple[pd.DataFrame, list[str]]:
+def _used(pictures: pd.DataFrame, use: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
     """Keep the rows that this run needs. Test people of a set that is not evaluated stay, "unused": nobody may train on them."""
     if use == ["pretrain"]:
         learnt = pictures["split"].isin(["train", "pretrain", ""]) & ~pictures["anonymous"]

@@ -4,15 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpl.files import HplError, read_json
-from hpl.readers.records import (
-    ROLE_OF_SPLIT,
-    PictureRecord,
-    Reading,
-    checked_captions,
-    checked_path,
-    existing_folder,
-    find_root,
-)
+from hpl.readers.records import ROLE_OF_SPLIT, PictureRecord, Reading, checked_captions, checked_path, existing_folder, find_root
 from hpl.tasks import T2I
 
 

@@ -139,7 +139,7 @@ class Store:
         packed = [facts.packed_3HW for facts in self.pending if facts.packed_3HW is not None]
         rows = ([facts.fingerprint_HW3 for facts in self.pending], packed)
         arrays = {suffix: np.stack(each) for suffix, each in zip(_ARRAYS, rows, strict=True) if each}
-        columns = {
+        columns: dict[str, list | np.ndarray | str] = {
             name: [getattr(facts, name) for facts in self.pending] for name in ("file_sha256", "width", "height", "sha256")
         }
         has_copy = np.array([facts.packed_3HW is not None for facts in self.pending])
@@ -179,6 +179,7 @@ def take(files: list[Path], part: np.ndarray, row: np.ndarray) -> np.ndarray:
         rows = np.load(files[number], mmap_mode="r", allow_pickle=False)[row[here]]
         out = np.empty((len(part), *rows.shape[1:]), rows.dtype) if out is None else out
         out[here] = rows
+    assert out is not None
     return out
 
 

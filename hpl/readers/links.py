@@ -113,7 +113,7 @@ def _candidates(
             found.append(np.stack([own[near[:, 0]], other[near[:, 1]]], axis=1))
             scores.append(similarity[near[:, 0], near[:, 1]])
         pairs, score = np.concatenate(found), np.concatenate(scores)
-        order = np.lexsort([pairs[:, 1], -score, pairs[:, 0]])
+        order = np.lexsort((pairs[:, 1], -score, pairs[:, 0]))
         place = pd.Series(pairs[order, 0]).groupby(pairs[order, 0]).cumcount().to_numpy()
         yield pairs[order][place < _MOST_CANDIDATES]
 

@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def _decoded(lines: Iterator[bytes], file: Path) -> Iterator[str]:
         yield text.removeprefix("\ufeff") if number == 1 else text
 
 
-def _parquet_rows(file: Path) -> Iterator[tuple[int, list]]:
+def _parquet_rows(file: Path) -> Iterator[tuple[int, Sequence]]:
     """Yield the number of a row, and its cells, None in columns that nobody asked for. The first row is the header."""
     try:
         with pq.ParquetFile(file) as table:
@@ -124,7 +124,7 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, list]]:
         raise HplError(f"{file}: malformed Parquet ({' '.join(str(error).split())})") from None
 
 
-def _table_records(rows: Iterator[tuple[int, list]], names: list[str], root: Path, place: str) -> Iterator[PictureRecord]:
+def _table_records(rows: Iterator[tuple[int, Sequence]], names: list[str], root: Path, place: str) -> Iterator[PictureRecord]:
     number = None
     for number, cells in rows:
         row = dict(zip(names, cells))
@@ -278,7 +278,7 @@ def _folder_records(
     notes: list[str],
 ) -> Iterator[PictureRecord]:
     camera = re.compile(camera_pattern) if camera_pattern else None
-    empty, links, num_pictures = [], [], 0
+    empty, links, num_pictures = [], list[Path](), 0
     for person_folder, split, role in people:
         person, source_pid = _person(person_folder.name, role, str(person_folder))
         anonymous = source_pid is not None
@@ -328,8 +328,8 @@ def _walk(top: Path, root: Path, links: list[Path], hidden: list[Path]) -> Itera
     if top.is_symlink() and root.resolve().is_relative_to(top.resolve()):
         links.append(top)
         return
-    for folder, folders, files in os.walk(top, onerror=_fail):
-        folder = Path(folder)
+    for place, folders, files in os.walk(top, onerror=_fail):
+        folder = Path(place)
         hidden += [folder / name for name in sorted(folders + files) if is_hidden(name) and not is_litter(name)]
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         links += [folder / name for name in folders if (folder / name).is_symlink()]  # which os.walk does not enter
@@ -342,7 +342,7 @@ def _fail(error: OSError) -> None:
 
 def _captions(folder: Path, texts: list[str], stems: set[str]) -> dict[str, tuple[str, ...]]:
     """Read the captions of each picture by its stem; a file without any says nothing."""
-    captions = {}
+    captions: dict[str, tuple[str, ...]] = {}
     for name in texts:
         stem = Path(name).stem
         if stem not in stems:

@@ -43,7 +43,7 @@ def read_dukemtmc_reid(root: Path) -> Reading:
 def _read_folders(root: Path, name: str, pattern: re.Pattern, form: str) -> Reading:
     home, prefix, notes = find_root(root, tuple(_MARKET_FOLDERS), f"the {name} folder with {', '.join(_MARKET_FOLDERS)}")
     example = form.split()[0]
-    records, wrong, ignored = [], [], []
+    records, wrong, ignored = list[PictureRecord](), [], []
     for folder, (split, role) in _MARKET_FOLDERS.items():
         existing_folder(home / folder, f"the {role} pictures of {name}, {example} and so on")
         read_before = len(records)

@@ -51,8 +51,8 @@ def profile_words(profile: str) -> str:
 
 def interval_of(figures: dict, name: str) -> tuple[float, float] | None:
     """Find both ends of a figure's interval as metrics.json has them, if it has them."""
-    ends = [figures.get(f"{name}_ci_{end}") for end in ("low", "high")]
-    return None if None in ends else tuple(ends)
+    low, high = (figures.get(f"{name}_ci_{end}") for end in ("low", "high"))
+    return None if low is None or high is None else (low, high)
 
 
 def with_interval(figures: dict, name: str) -> str:
@@ -176,7 +176,7 @@ def html_page(title: str, sections: list[Section], foot: str) -> str:
     Args:
         foot: a paragraph at the end.
     """
-    return _TEMPLATE.module.page(title, sections, foot)
+    return _TEMPLATE.module.page(title, sections, foot)  # type: ignore[attr-defined]  # the macros are its attributes
 
 
 def _marked_up(text: str) -> Markup:

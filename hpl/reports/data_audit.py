@@ -55,7 +55,8 @@ def _pairs(tables: Manifests, links: pd.DataFrame) -> list[tuple[str, Path, Path
         for row in rows.itertuples():
             images = tables.images.loc[[row.left, row.right]]
             people = [f"{image.dataset} {image.split} {image.person or image.pid}" for image in images.itertuples()]
-            chosen.append(("\n".join([f"{kind}, {row.correlation:.3f}", *people]), *tables.files(images)))
+            left, right = tables.files(images)
+            chosen.append(("\n".join([f"{kind}, {row.correlation:.3f}", *people]), left, right))
     return chosen
 
 

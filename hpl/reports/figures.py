@@ -32,7 +32,7 @@ def save_png(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.set_dpi(DPI)
     figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]  # type: ignore[attr-defined]  # Agg, chosen above, has it
     plt.close(figure)
     Image.fromarray((pixels & 0xF8) | (pixels >> 5)).save(path, "PNG")
 
@@ -44,8 +44,8 @@ def draw_curves(title: str, table: pd.DataFrame, label: str, path: Path, logarit
     for number, name in enumerate(names):
         known = table[table[name].notna()]
         colour, width = ("black", 2.4) if name == "total" else (PALETTE[number % len(PALETTE)], 1.5)
-        style = {"color": colour, "linestyle": ["-", "--", ":"][number // len(PALETTE)], "linewidth": width}
-        axis.plot(known["epoch"], known[name], label=name, marker="." if len(known) < 20 else None, **style)
+        dash, dot = ["-", "--", ":"][number // len(PALETTE)], "." if len(known) < 20 else None
+        axis.plot(known["epoch"], known[name], label=name, marker=dot, color=colour, linestyle=dash, linewidth=width)
     axis.set(title=title, xlabel="epoch", ylabel=label, yscale="log" if logarithmic else "linear")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)

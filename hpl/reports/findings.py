@@ -7,7 +7,7 @@ import pandas as pd
 
 from hpl.manifests.tables import Manifests
 from hpl.reports.breakdown import agreement, confusion, figures_by, first_found, pick_examples, read_attributes
-from hpl.reports.content import Figure, Section, Table
+from hpl.reports.content import Definitions, Figure, Section, Table
 from hpl.reports.retrieval_figures import (
     draw_agreement,
     draw_attention,
@@ -81,7 +81,7 @@ def attention(maps: dict, tables: Manifests, figures: Path) -> list[Section]:
 
 def similarities(table: pd.DataFrame, figures: Path) -> Section:
     """Show a histogram for each task and data set."""
-    pictures = []
+    pictures: list[tuple[Path, str]] = []
     for task in TASKS.values():
         for dataset, part in table[table["task"] == task.name].groupby("dataset", sort=False):
             path, part = figures / f"similarities_{task.name}_{len(pictures)}.png", part.sort_values("low")
@@ -112,7 +112,7 @@ def by_attribute(lists: pd.DataFrame, scores: pd.DataFrame, tables: Manifests, f
     if attributes.empty:
         return []
     first = first_found(lists, scores, tables, T2I)
-    blocks = []
+    blocks: list[str | Table | Figure | Definitions] = []
     if len(shared := agreement(first, attributes, tables)):
         draw_agreement(shared.rename(index=_words), figures / "attributes.png")
         alt = "Bars: how often the wrong picture found first shares an attribute with the person described; marks: chance"

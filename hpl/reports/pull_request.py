@@ -144,7 +144,7 @@ def changes(old: dict, new: dict) -> dict[str, tuple[str, str]]:
 
 def flat(content: dict, prefix: str = "") -> dict[str, str]:
     """Flatten nested names: dotted key -> value as JSON."""
-    found = {}
+    found: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, dict) and value:
             found |= flat(value, f"{prefix}{key}.")

@@ -2,6 +2,7 @@
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,10 +40,10 @@ class _Canvas:
             self.pixels[y - _BORDER : y + height + _BORDER, x - _BORDER : x + width + _BORDER] = colour
         self.pixels[y : y + height, x : x + width] = picture
 
-    def write(self, text: str, x: int, y: int, size: int, **options: object) -> None:
+    def write(self, text: str, x: int, y: int, size: int, ha: str = "left", **options: Any) -> None:
         """Put text, its top left corner at (x, y), with letters of about `size` pixels."""
-        options = {"va": "top", "ha": "left", "parse_math": False} | options
-        self.axis.text(x, y, text, fontsize=size * 72 / DPI, linespacing=1.25, **options)
+        letters = size * 72 / DPI
+        self.axis.text(x, y, text, va="top", ha=ha, parse_math=False, fontsize=letters, linespacing=1.25, **options)
 
     def save(self, path: Path) -> None:
         """Write and close."""
@@ -154,8 +155,8 @@ def draw_similarities(title: str, table: pd.DataFrame, path: Path) -> None:
             continue
         mean = np.average(middles, weights=counts)
         label = f"{label}: {counts.sum():,} pairs, mean {mean:.3f}"
-        style = {"fill": filled, "alpha": 0.45 if filled else 1, "color": colour, "linewidth": 2, "label": label}
-        axis.stairs(100 * counts / counts.sum(), edges, **style)
+        share, alpha = 100 * counts / counts.sum(), 0.45 if filled else 1
+        axis.stairs(share, edges, fill=filled, alpha=alpha, color=colour, linewidth=2, label=label)
         axis.axvline(mean, color=colour, linestyle="--", linewidth=1.2)
     used = np.flatnonzero((table["matches"] + table["others"]).to_numpy())
     axis.set(
@@ -188,10 +189,10 @@ def draw_projection(title: str, places: np.ndarray, pids: np.ndarray, path: Path
     people = pd.Series(pids[pids > 0]).value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable").index
     figure, axis = plt.subplots(figsize=(PANEL[0], PANEL[0]), layout="constrained")
     grey = ~np.isin(pids, people[:_NUM_COLOURED])
-    axis.scatter(*places[grey].T, s=9, color="#c4c4c4", linewidths=0)
+    axis.scatter(places[grey, 0], places[grey, 1], s=9, color="#c4c4c4", linewidths=0)
     for number, pid in enumerate(people[:_NUM_COLOURED]):
-        style = {"color": PALETTE[number % len(PALETTE)], "marker": _MARKERS[number // len(PALETTE)]}
-        axis.scatter(*places[pids == pid].T, s=34, edgecolors="black", linewidths=0.5, **style)
+        (x, y), colour, marker = places[pids == pid].T, PALETTE[number % len(PALETTE)], _MARKERS[number // len(PALETTE)]
+        axis.scatter(x, y, s=34, edgecolors="black", linewidths=0.5, color=colour, marker=marker)
     axis.set(title=title, xticks=[], yticks=[])
     save_png(figure, path)
 

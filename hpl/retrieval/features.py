@@ -1,13 +1,15 @@
 """Pictures and captions -> features, for retrieval: in batches, without gradients.
 
-Several processes share the batches, not the rows within them, so that features have the same bits for any number of processes; each of
-them gets all features.
+Several processes share the batches, not the rows within them, so that features have the same bits for any number of processes;
+each of them gets all features.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -45,8 +47,8 @@ class Extractor:
     ) -> "Extractor":
         """Make the extractor of a profile's evaluation."""
         options = profile.evaluate
-        settings = {"size": profile.input, "batch_size": options.batch_size, "flip": options.flip}
-        return cls(images=images, texts=texts, device=device, checkpoint=checkpoint, **settings)
+        plain = cls(images=images, texts=texts, size=profile.input, batch_size=options.batch_size, device=device)
+        return replace(plain, flip=options.flip, checkpoint=checkpoint)
 
     def named(self, name: str) -> "Extractor":
         """Return the same extractor, whose checkpoint keeps what it computes under `name`."""
@@ -57,13 +59,13 @@ class Extractor:
         """Read picture files and encode them. Returns (v_t2i, v_i2i), float32, n x D each, on the CPU, not normalised."""
         tower = self.images.to(self.device).eval()
 
-        def encode(start: int) -> Tensor:
+        def encode(start: int) -> np.ndarray:
             pixels = read_pictures(files[start : start + self.batch_size], self.size.height, self.size.width)
             images = normalise(torch.from_numpy(pixels).to(self.device))
             features = tower(images)[:, :2].float()
             if self.flip:
                 features = (features + tower(images.flip(-1))[:, :2].float()) / 2
-            return features.cpu()
+            return features.cpu().numpy()
 
         both = self._in_batches(encode, len(files), (2, tower.visual.proj.shape[1]), "pictures")
         return both[:, 0].contiguous(), both[:, 1].contiguous()
@@ -73,20 +75,20 @@ class Extractor:
         """Encode captions. Returns t_eos, float32, n x D, on the CPU, not normalised."""
         tower = self.texts.to(self.device).eval()
 
-        def encode(start: int) -> Tensor:
+        def encode(start: int) -> np.ndarray:
             tokens = tokenize(captions[start : start + self.batch_size], self.size.context_length)
-            return at_end(*tower(tokens.to(self.device))).float().cpu()
+            return at_end(*tower(tokens.to(self.device))).float().cpu().numpy()
 
         return self._in_batches(encode, len(captions), tower.text_projection.shape[1:], "captions")
 
-    def _in_batches(self, encode: Callable[[int], Tensor], count: int, shape: Sequence[int], what: str) -> Tensor:
+    def _in_batches(self, encode: Callable[[int], np.ndarray], count: int, shape: Sequence[int], what: str) -> Tensor:
         starts = range(0, count, self.batch_size)
         shares = [starts[share(len(starts), number, world_size())] for number in range(world_size())]
         counts = [sum(min(self.batch_size, count - start) for start in each) for each in shares]
         rows = [torch.zeros(0, *shape)]
         with tqdm(total=counts[rank()], desc=f"encode {what}", unit=what, disable=rank() > 0) as progress:
             for start in shares[rank()]:
-                kept = self.checkpoint.block(f"{what}-{start}", lambda start=start: encode(start).numpy())
+                kept = self.checkpoint.block(f"{what}-{start}", partial(encode, start))
                 rows.append(torch.from_numpy(kept))
                 progress.update(len(rows[-1]))
         return gather_rows(torch.cat(rows), counts)

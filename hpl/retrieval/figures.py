@@ -1,4 +1,4 @@
-"""The one driver of retrieval: encode sets, score each of their tasks, and arrange the figures; all who ask for a figure come here."""
+"""The one driver of retrieval, for all who ask for a figure: encode sets, score each of their tasks, arrange the figures."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,20 +21,12 @@ from hpl.tasks import NO_CAMERA, TASKS, Task
 
 @dataclass(frozen=True)
 class Encoded:
-    """The features of a retrieval set, float32 with D columns: v_t2i and v_i2i of each row of its images, t_eos of each of its captions."""
+    """The features of a retrieval set, float32 with D columns: v_t2i and v_i2i of each of its images, t_eos of each caption."""
 
     dataset: RetrievalSet
     t2i: np.ndarray
     i2i: np.ndarray
     text: np.ndarray  # without rows if the set is not scored for text to image
-
-    def features(self, task: Task) -> tuple[np.ndarray, np.ndarray]:
-        """Return those of the task's queries and gallery."""
-        row_of = pd.Series(np.arange(len(self.dataset.images)), index=self.dataset.images["image_id"])
-        queries, gallery = self.dataset.queries_and_gallery(task)
-        if task.by_caption:
-            return self.text, self.t2i[row_of[gallery["image_id"]]]
-        return self.i2i[row_of[queries["image_id"]]], self.i2i[row_of[gallery["image_id"]]]
 
     def similarities(self, task: Task, options: Evaluate | None = None) -> tuple[Blocks, Rule]:
         """Compare the task's queries with its gallery, block by block, and make the rule that scores them.
@@ -44,7 +36,9 @@ class Encoded:
         """
         queries, gallery = self.dataset.queries_and_gallery(task)
         rule = task_rule(task, queries, gallery)
-        left, right = self.features(task)
+        row_of = pd.Series(np.arange(len(self.dataset.images)), index=self.dataset.images["image_id"])
+        left = self.text if task.by_caption else self.i2i[row_of[queries["image_id"]]]
+        right = (self.t2i if task.by_caption else self.i2i)[row_of[gallery["image_id"]]]
         left, right = unit_checked(left, "query", len(queries)), unit_checked(right, "gallery picture", len(gallery))
         right = right if rule.kept.all() else right[rule.kept]
         if options and options.rerank:
@@ -59,11 +53,11 @@ class Result:
     dataset: RetrievalSet
     task: Task
     scores: Scores
-    observers: tuple[Observer, ...] = ()
+    observers: tuple = ()  # of Observer; who asked for them knows which
 
 
 def encode_sets(extractor: Extractor, tables: Manifests, sets: Iterable[RetrievalSet]) -> list[Encoded]:
-    """Encode the pictures of each set, and its captions where they ask. Several processes share the work; each gets all features."""
+    """Encode the pictures of each set, and its captions where they ask. Processes share the work; each gets all features."""
     encoded = []
     for each in sets:
         kept = extractor.named(each.name)
@@ -127,7 +121,7 @@ def evaluate_towers(extractor: Extractor, tables: Manifests, options: Evaluate) 
 
 
 def validate(extractor: Extractor, tables: Manifests, sets: list[RetrievalSet]) -> dict[str, float]:
-    """Measure the mAP of each task of the validation sets in percent, the mean over its sets; the same on each of several processes."""
+    """Measure each task's mAP in percent, the mean over its validation sets; the same on each of several processes."""
     encoded = encode_sets(extractor, tables, sets)
     tasks = [name for name, task in TASKS.items() if any(task in each.tasks for each in sets)]
     means = [np.nan] * len(tasks)

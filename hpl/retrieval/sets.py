@@ -1,4 +1,4 @@
-"""What is retrieved from what: the test split of each data set that is evaluated, and the validation split of each that trains."""
+"""What is retrieved from what: the test split of each set that is evaluated, and the validation split of each that trains."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from hpl.tasks import I2I, JUNK_PID, T2I, Task
 class RetrievalSet:
     """Queries and gallery of one data set.
 
-    T2I: every caption is a query, every picture is in the gallery once. I2I: queries and gallery as the set, or its reader, marks them.
+    T2I: every caption is a query, every picture is in the gallery once. I2I: both as the set, or its reader, marks them.
 
     Attributes:
         tasks: those that it is scored for.
@@ -43,9 +43,7 @@ def read_test_sets(tables: Manifests) -> list[RetrievalSet]:
     for name, account in tables.datasets.items():
         if "test" not in account["use"]:
             continue
-        images, captions = (
-            table[(table["dataset"] == name) & (table["split"] == "test")] for table in (tables.images, tables.captions)
-        )
+        images, captions = (t[(t["dataset"] == name) & (t["split"] == "test")] for t in (tables.images, tables.captions))
         people = np.unique(images.loc[images["person"] != "", "person"].astype(str))
         captions = captions[captions["person"] != ""]  # a distractor's caption asks for nobody
         tasks = [task for task in (T2I, I2I) if task.name in account["scored"]]
@@ -56,7 +54,7 @@ def read_test_sets(tables: Manifests) -> list[RetrievalSet]:
 
 
 def _own_pids(table: pd.DataFrame, people: np.ndarray) -> pd.DataFrame:
-    """Number the set's own people from 1; junk and distractors keep their source pid, which is below."""
+    """Give the set's own people numbers from 1; junk and distractors keep their source pid, which is below."""
     pids = np.searchsorted(people, table["person"].astype(str)) + 1
     return table.assign(pid=np.where(table["person"] != "", pids, table["source_pid"])).reset_index(drop=True)
 

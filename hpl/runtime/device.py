@@ -28,7 +28,8 @@ def prepare_device(device: str, num_threads: int, seed: int) -> torch.device:
             torch.cuda.set_device(local_rank())
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # all that is read was written first: a pass saved
+    # All that is read was written first: a pass saved. (torch puts the property in place where mypy does not see it.)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.manual_seed(seed)
     return torch.device(device)
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -117,7 +118,7 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    bucket, size = [], 0
+    bucket, size = list[Tensor](), 0
     for gradient in gradients:
         if bucket and (size + gradient.numel() > _BUCKET or gradient.dtype != bucket[0].dtype):
             yield bucket
@@ -164,7 +165,7 @@ def run_processes(main: Callable[[], None], num_processes: int) -> None:
         _start(main, num_processes)
 
 
-def _run(main: Callable[[], None], tell: Callable[[str], None], **group: object) -> None:
+def _run(main: Callable[[], None], tell: Callable[[str], None], **group: Any) -> None:
     """Run one process of a group; whatever goes wrong ends it at once, without waiting for communication that cannot end."""
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -205,7 +206,8 @@ def _process(number: int, main: Callable[[], None], num_processes: int, port: in
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)
 
 

@@ -69,7 +69,7 @@ def _draw_far(draw: ImageDraw.ImageDraw, place: str, rng: np.random.Generator) -
     if place == "grass":
         draw.rectangle((0, 0, width, _HORIZON), fill=_tone(rng, (78, 104, 66), 18))
         for _ in range(40):
-            x, y, radius = rng.integers(0, width), rng.integers(0, _HORIZON), rng.integers(12, 50)
+            x, y, radius = (int(rng.integers(*ends)) for ends in ((0, width), (0, _HORIZON), (12, 50)))
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_tone(rng, (62, 92, 52), 22))
     elif place == "wall":
         brick = _tone(rng, (150, 96, 76), 36)
@@ -82,7 +82,7 @@ def _draw_far(draw: ImageDraw.ImageDraw, place: str, rng: np.random.Generator) -
         for x in range(10, width, 110):
             draw.rectangle((x, 40, x + 95, _HORIZON + 25), fill=_tone(rng, (206, 198, 172), 30))
             for _ in range(6):
-                left, top = x + rng.integers(0, 75), rng.integers(60, _HORIZON)
+                left, top = x + int(rng.integers(0, 75)), int(rng.integers(60, _HORIZON))
                 draw.rectangle((left, top, left + 18, top + 24), fill=_tone(rng, (140, 120, 120), 80))
     else:
         for x in range(0, width, 80):
@@ -110,19 +110,20 @@ def _draw_ground(draw: ImageDraw.ImageDraw, place: str, rng: np.random.Generator
         draw.line((0, top + 70, width, top + 95), fill=(206, 200, 168), width=6)
     elif place == "grass":
         for _ in range(140):
-            x, y = rng.integers(0, width), rng.integers(top, height)
+            x, y = int(rng.integers(0, width)), int(rng.integers(top, height))
             draw.line((x, y, x + 3, y - 9), fill=_tone(rng, ground, 26), width=2)
 
 
 def _draw_clutter(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     """Draw signs, bins and bollards, in any colour."""
     for _ in range(int(rng.integers(3, 8))):
-        x, y = rng.integers(0, SCENE_SIZE[0]), rng.integers(40, 260)
-        w, h = rng.integers(8, 40), rng.integers(20, 90)
+        x, y = int(rng.integers(0, SCENE_SIZE[0])), int(rng.integers(40, 260))
+        w, h = int(rng.integers(8, 40)), int(rng.integers(20, 90))
         draw.rectangle((x, y, x + w, y + h), fill=_tone(rng, (128, 120, 116), 100))
 
 
 def _tone(rng: np.random.Generator, colour: tuple[int, int, int], spread: int) -> tuple[int, int, int]:
     """Move `colour` by up to `spread` in brightness and a third of it in each channel."""
     common, own = rng.uniform(-spread, spread), rng.uniform(-spread / 3, spread / 3, size=3)
-    return tuple(int(min(250, max(5, channel + common + offset))) for channel, offset in zip(colour, own))
+    red, green, blue = (int(min(250, max(5, channel + common + offset))) for channel, offset in zip(colour, own))
+    return red, green, blue

@@ -110,7 +110,8 @@ class BodyCanvas:
 
 def shade(colour: Colour, factor: float) -> Colour:
     """Make `colour` darker (factor < 1) or lighter, clipped to 0..255."""
-    return tuple(min(255, max(0, int(channel * factor))) for channel in colour)
+    red, green, blue = (min(255, max(0, int(channel * factor))) for channel in colour)
+    return red, green, blue
 
 
 def draw_pedestrian(canvas: BodyCanvas, identity: Identity, instance: Instance) -> None:
@@ -473,7 +474,8 @@ def _pattern(name: str) -> Image.Image:
 
 
 def _dye(colour: Colour, tint: tuple[int, ...]) -> Colour:
-    return tuple(min(248, max(10, channel + offset)) for channel, offset in zip(colour, tint))
+    red, green, blue = (min(248, max(10, channel + offset)) for channel, offset in zip(colour, tint))
+    return red, green, blue
 
 
 def _chain(start: Point, *segments: tuple[float, float]) -> list[Point]:

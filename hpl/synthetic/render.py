@@ -118,8 +118,7 @@ def _block(image: Image.Image, parts: Image.Image, points: list[tuple[float, flo
 
 def _box(instance: Instance | None, subject: str, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Draw a detector's box on the canvas: left, top, right, bottom in px, never quite right."""
-    middle, top, bottom = _CANVAS_SIZE[0] / 2, 302 - _BODY_HEIGHT, 306
-    half = 58.0
+    middle, top, bottom, half = _CANVAS_SIZE[0] / 2, 302.0 - _BODY_HEIGHT, 306.0, 58.0
     if instance and instance.umbrella_colour != "none":
         top -= 30
     if instance and instance.bicycle_colour != "none":

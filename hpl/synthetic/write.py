@@ -66,8 +66,8 @@ def synthesize(root: Path, config: Synthetic, num_workers: int = 2) -> None:
     _check(config)
     jobs = plan(config)
     with output_folder(root) as partial:
-        for folder in {Path(job.path).parent for job in jobs} | {Path(folder) for folder in _SET_FOLDERS.values()}:
-            (partial / folder).mkdir(parents=True, exist_ok=True)
+        for below in {Path(job.path).parent for job in jobs} | {Path(folder) for folder in _SET_FOLDERS.values()}:
+            (partial / below).mkdir(parents=True, exist_ok=True)
         rows = _run(jobs, partial, num_workers)
         for folder in _SET_FOLDERS.values():
             done = [(job, row) for job, row in zip(jobs, rows) if job.path.startswith(f"{folder}/")]
@@ -259,6 +259,7 @@ def _captions(job: Job, picture: Picture) -> list[str]:
     plain = shot.world == "pretrain"
     count = 1 if plain else 3 if rng.random() < _THIRD_CAPTION_RATE else 2
     chances = PLAIN_CHANCES if plain else RICH_CHANCES
+    assert picture.identity and picture.instance  # no captions are asked of a picture without a person
     return [describe(picture.identity, picture.instance, picture.visible, chances, rng) for _ in range(count)]
 
 

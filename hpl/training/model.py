@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from open_clip.model import CLIP
@@ -31,9 +31,9 @@ from hpl.tasks import I2I, T2I, Task
 CLASSIFIER_DEVIATION = 0.001  # of fresh classifier weights (IRRA, Bag of Tricks)
 _CAPTION_CHUNKS = 2  # shorter and longer captions of a batch run one after the other
 
-# What a feature has a row for; gathering goes by it. None: no loss of this run reads the feature.
-OfPictures = Annotated[Tensor | None, "B rows"]
-OfCaptions = Annotated[Tensor | None, "T rows"]
+# What a feature has a row for; gathering goes by it. A tensor, or None: no loss of this run reads the feature.
+OfPictures = Annotated[Any, "B rows"]
+OfCaptions = Annotated[Any, "T rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Features:
 
     def gather(self, num_captioned: int, num_others: int) -> "Features":
         """Put the features of the whole batch on every process."""
-        counts = {OfPictures: (num_captioned, num_others), OfCaptions: (num_captioned,)}
+        counts: dict[object, tuple[int, ...]] = {OfPictures: (num_captioned, num_others), OfCaptions: (num_captioned,)}
         return self.map(lambda own, kind: gather_shares(own, *counts[kind]))
 
 
@@ -145,6 +145,7 @@ class HPL(nn.Module):
         return Features.join(found)
 
     def _captioned_pictures(self, weights: dict[str, float], images_T3HW: Tensor, identity_TMW: Tensor) -> Features:
+        assert self.prompts is not None and self.encoder is not None  # for a term of prompts asks
         tokens_TXD = self.images(images_T3HW)
         classes_T2D, instance_TKW = tokens_TXD[:, :2], self.prompts.image_inversion(tokens_TXD)
         prompts_TD = self.encoder.instance_prompt(identity_TMW, instance_TKW) if "vgps" in weights else None
@@ -156,8 +157,8 @@ class HPL(nn.Module):
     def _captions(self, weights: dict[str, float], embeddings_TLW: Tensor, ends_T: Tensor, identity_TMW: Tensor) -> Features:
         tokens_TLD = self.texts.encode(embeddings_TLW[:, : int(ends_T.max()) + 1])
         text_TD, inverted = at_end(tokens_TLD, ends_T), "tgps" in weights or "cmpr" in weights
-        instance_TKW = self.prompts.text_inversion(tokens_TLD, ends_T) if inverted else None
-        prompts_TD = self.encoder.instance_prompt(identity_TMW, instance_TKW) if "tgps" in weights else None
+        instance_TKW: OfCaptions = self.prompts.text_inversion(tokens_TLD, ends_T) if self.prompts and inverted else None
+        prompts_TD = self.encoder.instance_prompt(identity_TMW, instance_TKW) if self.encoder and "tgps" in weights else None
         return Features(text_TD=text_TD, text_instance_TKW=instance_TKW, text_prompts_TD=prompts_TD)
 
     def parameter_groups(self, new_lr_factor: float, train_inversion: bool) -> list[dict]:
@@ -214,7 +215,9 @@ TERMS = {
     ),
     "cic": _of_prompts(
         I2I,
-        lambda hpl, x: identity_prompt_loss(x.v_i2i_SD, hpl.prompts.identity_prompts, x.labels_S, x.loss.prompt_temperature),
+        lambda hpl, x: identity_prompt_loss(
+            x.v_i2i_SD, hpl.get_buffer("prompts.identity_prompts"), x.labels_S, x.loss.prompt_temperature
+        ),
         lambda loss: loss.identity_prompt,
     ),
     "tgps": _of_prompts(

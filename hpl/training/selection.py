@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable
 
-from torch import nn
+from torch import Tensor
 
 from hpl.files import HplError
+from hpl.training.model import HPL
 
 
 class Best:
@@ -21,7 +22,8 @@ class Best:
             held_out: those that have validation people.
         """
         self.selection, self.patience, self.tasks = selection, patience, list(tasks)
-        self.score, self.epoch, self.measured, self.weights = -math.inf, 0, 0, None
+        self.score, self.epoch, self.measured = -math.inf, 0, 0
+        self.weights: dict[str, Tensor] | None = None
         if missing := set(tasks) - set(held_out):
             if selection == "best" or patience:
                 raise HplError(
@@ -29,7 +31,7 @@ class Best:
                     "data.val_share above 0, or selection: last and patience: 0"
                 )
 
-    def offer(self, epoch: int, figures: dict[str, float], model: nn.Module) -> None:
+    def offer(self, epoch: int, figures: dict[str, float], model: HPL) -> None:
         """Take over the epoch if it is the best; of equals the first stays. Its weights are kept where they will be asked for."""
         own = [figures[task] for task in self.tasks if task in figures]
         score = sum(own) / len(own) if own else -math.inf
@@ -43,7 +45,7 @@ class Best:
         """Tell whether training stops here. Epochs that were not measured say nothing, so it stops after a measurement alone."""
         return bool(self.patience and self.epoch and self.measured - self.epoch >= self.patience)
 
-    def restore(self, model: nn.Module) -> nn.Module:
+    def restore(self, model: HPL) -> HPL:
         """Return the model with the chosen epoch's weights."""
         if self.weights is not None:
             model.load_state_dict(self.weights)

@@ -17,7 +17,7 @@ from hpl.prompts.learned import LearnedPrompts
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.figures import validate
 from hpl.retrieval.sets import read_validation_sets
-from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
+from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint, Stateful
 from hpl.runtime.curves import Curves, check_finite
 from hpl.runtime.device import out_of_memory
 from hpl.runtime.distributed import average_gradients, check_agreement, rank
@@ -52,7 +52,7 @@ def train(
     best = Best(options.selection, options.patience, params.tasks, {task.name for each in held_out for task in each.tasks})
     hpl, optimizer = start(clip, prompts, len(pids), params, device)
     curves = Curves([*LOSSES, "total"])
-    kept = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
+    kept: dict[str, Stateful] = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
     first_epoch, done = checkpoint.load(**kept)
     for epoch in range(first_epoch, options.epochs + 1):
         if best.waited_enough():

@@ -13,10 +13,7 @@ from tests.support.chromium import CHROMIUM, Browser, browser
 from tests.support.imports import ROOT
 
 MISSING = [name for name in ("sphinx", "myst_parser", "furo") if find_spec(name) is None]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: pip install -e '.[docs]'"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: pip install -e '.[docs]'")]
 COMPLAINTS = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
 
 

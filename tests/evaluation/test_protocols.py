@@ -6,9 +6,10 @@ import pytest
 
 from hpl.analysis.observers import RankLists, SimilarityCounts
 from hpl.evaluation.protocols import task_rule
-from hpl.evaluation.scores import Scores, rounded, score_features
+from hpl.evaluation.scores import Scores, rounded
 from hpl.evaluation.similarity import cosine_blocks, unit
 from hpl.tasks import I2I, T2I, Task
+from tests.support.scoring import score_features
 
 ANGLES = np.radians([0, 10, 20, 30])
 GALLERY_FEATURES = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1) * [[1], [5], [1], [9]]  # lengths do not matter

@@ -15,9 +15,10 @@ from threadpoolctl import threadpool_limits
 from hpl.evaluation import metrics, similarity
 from hpl.evaluation.metrics import score_block
 from hpl.evaluation.protocols import Rule
-from hpl.evaluation.scores import retrieval_metrics, score_features
+from hpl.evaluation.scores import retrieval_metrics
 from hpl.evaluation.similarity import cosine_blocks, unit
 from hpl.files import HplError
+from tests.support.scoring import score_features
 
 
 def features(seed: int, count: int, width: int = 24) -> np.ndarray:

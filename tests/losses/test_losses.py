@@ -60,9 +60,7 @@ def test_identity_losses() -> None:
         features(1, 3, 5),
     )
     check(
-        lambda a: i2i_identity_loss(a, torch.tensor(labels), 0.1),
-        lambda a: naive.identity_i2i(a, labels, 0.1),
-        features(2, 3, 5),
+        lambda a: i2i_identity_loss(a, torch.tensor(labels), 0.1), lambda a: naive.identity_i2i(a, labels, 0.1), features(2, 3, 5)
     )
 
 

@@ -133,10 +133,7 @@ def test_a_caption_of_a_distractor_asks_for_nobody(tmp_path: Path) -> None:
     (test,) = read_test_sets(
         build(tmp_path, tmp_path / "out", datasets=({"format": "table", "folder": "people", "use": ["train", "test"]},))
     )
-    assert test.tasks == [T2I, I2I] and test.captions["caption"].tolist() == [
-        "Somebody in a coat 1.",
-        "Somebody in a coat 2.",
-    ]
+    assert test.tasks == [T2I, I2I] and test.captions["caption"].tolist() == ["Somebody in a coat 1.", "Somebody in a coat 2."]
     assert sorted(test.images["pid"]) == [-1, 0, 1, 1]
 
 
@@ -157,13 +154,7 @@ def test_all_that_the_report_reads(clip: CLIP, tmp_path: Path, monkeypatch: pyte
         for name in ("rank1", "mAP"):
             assert metrics[task][f"{name}_ci_low"] <= metrics[task][name] <= metrics[task][f"{name}_ci_high"]
         detected = metrics["open_set"][task]
-        assert list(detected) == [
-            "detection_rate",
-            "detection_rate_ci_low",
-            "detection_rate_ci_high",
-            "num_known",
-            "num_unknown",
-        ]
+        assert list(detected) == ["detection_rate", "detection_rate_ci_low", "detection_rate_ci_high", "num_known", "num_unknown"]
         assert detected["detection_rate_ci_low"] <= detected["detection_rate"] <= detected["detection_rate_ci_high"]
         scores = found[f"scores_{task}"]
         key = "caption_id" if task == "t2i" else "query_image_id"
