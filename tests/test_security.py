@@ -76,7 +76,7 @@ def test_the_search_lets_pass() -> None:
 
 
 def test_download_is_asked_for_by_a_parameter_alone() -> None:
-    """The one function that fetches weights stands behind `backbone.download`, which the profile that a clone runs does not set."""
+    """The one function that fetches weights stands behind `backbone.download`, which a clone's profile does not set."""
     callers = [file for file in FILES if "download_pretrained" in file.read_text()]
     assert [str(file.relative_to(ROOT)) for file in callers] == ["hpl/backbones/weights.py"]
     source = callers[0].read_text()
