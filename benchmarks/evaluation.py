@@ -5,7 +5,8 @@
 The features are drawn: a direction for each person plus noise, so that mAP is neither 0 nor 100. Product, sort and scoring take
 turns, block by block, in one run, so that whatever else the machine does weighs on all alike. The sort (an argsort of each row,
 from which everything else would follow) is run on a few queries of each block and its time scaled to all. Memory is what numpy
-and Python hold beyond the features, at its peak, in a run of its own.
+and Python hold beyond the features, at its peak, in a run of its own. Every picture has pixels of its own,
+which the rule asks for.
 """
 
 import argparse
@@ -28,7 +29,7 @@ NUM_SORTED = 8  # queries of each block that are sorted in full
 
 
 def draw(name: str, width: int) -> tuple[np.ndarray, ...]:
-    """Features, pids and camids of queries and gallery."""
+    """Features, pids, camids and numbers of the pixels, of queries and gallery."""
     num_queries, num_gallery, num_people, num_junk, num_distractors, num_cameras = SIZES[name]
     generator = np.random.default_rng(0)
     people = generator.standard_normal((num_people + 1, width), dtype=np.float32)
@@ -44,7 +45,8 @@ def draw(name: str, width: int) -> tuple[np.ndarray, ...]:
             drawn[start : start + 1024] += np.where(own > 0, people[np.maximum(own[:, 0], 0)], 0)
         features.append(drawn)
     camids = (generator.integers(0, num_cameras, count) for count in (num_queries, num_gallery))
-    return *features, query_pids, gallery_pids, *camids
+    pixels = np.arange(num_queries), num_queries + np.arange(num_gallery)
+    return *features, query_pids, gallery_pids, *camids, *pixels
 
 
 def score(queries: np.ndarray, gallery: np.ndarray, *people: np.ndarray) -> Scores:

@@ -87,8 +87,9 @@ def _choose(test: RetrievalSet | None, count: int) -> pd.DataFrame:
     if test:
         captions, pictures = (t.sort_values("image_id", kind="stable").groupby("pid") for t in (test.captions, test.images))
         first, ids = captions.head(1), pictures["image_id"].unique()
-        paired = first[first["pid"].map(pictures.size()) > 1]
+        pixels = test.images.set_index("image_id")["sha256"]
+        paired = first[first["pid"].map(pictures["sha256"].nunique()) > 1]
         for row in paired.iloc[np.linspace(0, len(paired) - 1, min(count, len(paired))).round().astype(int)].to_dict("records"):
-            others = ids[row["pid"]][ids[row["pid"]] != row["image_id"]]
+            others = [other for other in ids[row["pid"]] if pixels[other] != pixels[row["image_id"]]]
             rows.append({**row, "partner_image_id": next((other for other in others if other > row["image_id"]), others[0])})
     return pd.DataFrame(rows, columns=["image_id", "caption_id", "partner_image_id", "caption"])

@@ -20,8 +20,7 @@ class OpenSet:
         people = np.unique(rule.query_pids)
         self.strangers = np.random.default_rng(STRANGER_SEED).permutation(people)[: len(people) // 2]
         self._columns = np.flatnonzero(~np.isin(rule.gallery_pids, self.strangers))
-        camids = None if rule.gallery_camids is None else rule.gallery_camids[self._columns]
-        self._rule = Rule(rule.query_pids, rule.gallery_pids[self._columns], rule.query_camids, camids)
+        self._rule = rule.among(self._columns)
         self._best = np.full((len(rule.query_pids), 2), -np.inf)  # of the matches, of the others
 
     def add(self, similarity: np.ndarray, start: int) -> None:

@@ -32,11 +32,13 @@ class Scores:
         table: a row a query, as `score_block` returns it.
         pids: of the queries; confidence intervals draw people, with all queries of each.
         summed_ranks: of the task (hpl.tasks.Task); R-sum is the sum of their rates.
+        num_copies: pairs of a query and a gallery picture with its own pixels, which was ignored for it.
     """
 
     table: pd.DataFrame
     pids: np.ndarray
     summed_ranks: tuple[int, ...] = ()
+    num_copies: int = 0
 
     @classmethod
     def of(cls, blocks: Blocks, rule: Rule, summed_ranks: tuple[int, ...] = (), observers: Iterable[Observer] = ()) -> "Scores":
@@ -46,19 +48,24 @@ class Scores:
             tables.append(score_block(similarity, rule, start))
             for observer in watching:
                 observer.add(similarity, start)
-        return cls(pd.concat(tables, ignore_index=True), rule.query_pids, summed_ranks)
+        return cls(pd.concat(tables, ignore_index=True), rule.query_pids, summed_ranks, rule.num_copies)
 
     def figures(self) -> dict[str, float]:
-        """Return rank-k, mAP, mINP, R-sum if the task has it, num_queries and num_skipped. HplError if none has a match."""
+        """Return rank-k, mAP, mINP, R-sum if the task has it, num_queries and num_skipped. HplError if none has a match.
+
+        Where gallery pictures are the query itself, num_copies_ignored counts the pairs.
+        """
         found = self.table[self._matched]
         if found.empty:
             raise HplError(f"none of the {len(self.table)} queries has a match in the gallery")
+        counts = {"num_queries": len(found), "num_skipped": len(self.table) - len(found)}
+        if self.num_copies:
+            counts["num_copies_ignored"] = self.num_copies
         return {
             **{f"rank{rank}": _rate(found, rank) for rank in RANKS},
             "mAP": 100 * float(found["ap"].mean()),
             "mINP": 100 * float(found["inp"].mean()),
-            "num_queries": len(found),
-            "num_skipped": len(self.table) - len(found),
+            **counts,
         } | ({"rsum": sum(_rate(found, rank) for rank in self.summed_ranks)} if self.summed_ranks else {})
 
     def intervals(self) -> dict[str, float]:

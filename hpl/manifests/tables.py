@@ -53,12 +53,13 @@ def choose_queries(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Make each test picture without a role a query or a gallery picture.
 
     With cameras one picture of each person and camera is drawn, without cameras one of each person. It becomes a query if the
-    gallery keeps a picture of that person, from another camera if there are cameras.
+    gallery keeps a picture of that person, of other pixels, and from another camera if there are cameras.
 
     Args:
-        pictures: of one set: columns path (unique), person, split, role, anonymous, camid, given for all pictures or for none.
+        pictures: of one set: columns path (unique), person, split, role, anonymous, sha256 (of the pixels), and camid, given for
+            all pictures or for none.
     """
-    camid, person = pictures["camid"].to_numpy(), pictures["person"].to_numpy(object)
+    camid, person, pixels = pictures["camid"].to_numpy(), *(pictures[name].to_numpy(object) for name in ("person", "sha256"))
     has_cameras = bool((camid >= 0).any())
     role = pictures["role"].to_numpy(object, copy=True)
     in_test = (pictures["split"] == "test").to_numpy(bool)
@@ -73,14 +74,12 @@ def choose_queries(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:
         drawn.setdefault((person[row], camid[row]), row)
     role[list(drawn.values())] = "query"
 
-    cameras_left: dict[str, set[int]] = {}  # of each person in the gallery
+    left: dict[str, set[tuple]] = {}  # camera and pixels of each person's pictures in the gallery
     for row in np.flatnonzero(in_test & named & (role == "gallery")):
-        cameras_left.setdefault(person[row], set()).add(camid[row])
-    for (who, camera), row in drawn.items():
-        if who not in cameras_left:  # every picture of the person was drawn: the first stays
-            cameras_left[who] = {camera}
-            role[row] = "gallery"
-    for (who, camera), row in drawn.items():
-        if has_cameras and cameras_left[who] == {camera}:
+        left.setdefault(person[row], set()).add((camid[row], pixels[row]))
+    for (who, _), row in drawn.items():
+        others = left.setdefault(who, set())
+        if not any(shown != pixels[row] and (camera != camid[row] or not has_cameras) for camera, shown in others):
+            others.add((camid[row], pixels[row]))  # there is nothing to find: it stays
             role[row] = "gallery"
     return pictures.assign(role=role)

@@ -17,7 +17,7 @@ def audit(
         captions: rows of captions.parquet, with dataset.
         links: rows of links.parquet.
         skipped: bad pictures: dataset, path, split, role, fault.
-        datasets: for each set its folder, format, version, mismatches and notes.
+        datasets: for each set its folder, format, version, mismatches, notes and query_copies.
     """
     place = pictures["dataset"].astype(str) + "/" + pictures["path"].astype(str)
     joined = links.join(pictures["dataset"].rename("left_dataset"), on="left")
@@ -35,6 +35,7 @@ def audit(
                 "captions": _captions(named[named["dataset"] == name], captions, T2I.name in account["tasks"]),
                 "duplicates": _duplicates(pictures[pictures["dataset"] == name], place),
             }
+            | ({"query_copies": account["query_copies"]} if account["query_copies"] else {})
             for name, account in datasets.items()
         },
         "links": {

@@ -18,8 +18,9 @@ from hpl.manifests.shards import ShardWriter
 from hpl.manifests.tables import choose_queries
 from hpl.readers.audit import audit
 from hpl.readers.caption_sets import read_cuhk_pedes, read_icfg_pedes, read_rstpreid
+from hpl.readers.copies import tell_query_copies
 from hpl.readers.decoding import Store, fill_store, recipe, take
-from hpl.readers.links import find_links
+from hpl.readers.links import Fingerprints, find_links
 from hpl.readers.official import count_mismatches, count_records
 from hpl.readers.own_data import read_folders, read_table
 from hpl.readers.picture_sets import read_dukemtmc_reid, read_market1501, read_msmt17
@@ -59,8 +60,8 @@ def build_manifests(raw: Path, params: Params, manifests: Path, packed: Path, ke
     pictures, captions, accounts = _read_datasets(raw, data, options)
     store = Store(kept / recipe(size))
     pictures, digests, skipped = _decode(pictures, accounts, store, params)
-    pictures = pd.concat([choose_queries(rows, options.split_seed) for _, rows in pictures.groupby("dataset", sort=True)])
     pictures = _add_facts(pictures, store.rows(digests))
+    pictures = pd.concat([choose_queries(rows, options.split_seed) for _, rows in pictures.groupby("dataset", sort=True)])
     pictures, links = _link_people(pictures, accounts, store, data, options)
     if any("train" in source.use for source in data.datasets) and not (pictures["role"] == "train").any():
         raise HplError(f"{raw}: no picture is left to train on, for every person of the training splits is in a test split too")
@@ -69,6 +70,7 @@ def build_manifests(raw: Path, params: Params, manifests: Path, packed: Path, ke
     captions.insert(0, "caption_id", np.arange(len(captions)))
     for name, account in accounts.items():
         account["scored"] = _scored_tasks(name, account, pictures[pictures["dataset"] == name], captions)
+    tell_query_copies(pictures, accounts, _fingerprints(pictures, store), options)
     with output_folder(packed) as packed_partial, output_folder(manifests) as partial:
         _pack(pictures, store, packed_partial)
         _write_tables(pictures, captions, links, accounts, partial)
@@ -130,10 +132,7 @@ def _link_people(
     pictures: pd.DataFrame, accounts: dict[str, dict], store: Store, data: Data, options: Preprocess
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Find links; give each person one pid and a place in training, validation or test, and note who was held out."""
-    part, row = pictures["part"].to_numpy(), pictures["row"].to_numpy()
-    links = find_links(
-        pictures, lambda rows: take(store.fingerprints, part[rows], row[rows]), options.link_candidate, options.link_correlation
-    )
+    links = find_links(pictures, _fingerprints(pictures, store), options.link_candidate, options.link_correlation)
     unified = unify_identities(pictures, links)
     pictures = hold_out_validation(unified, data.val_share, options.split_seed)
     held_out = pictures[pictures["split"] != unified["split"]].groupby("dataset")["person"].nunique()
@@ -142,6 +141,11 @@ def _link_people(
             f"held out of training, for validation: {number:,} people (data.val_share {data.val_share:g})"
         )
     return pictures, links
+
+
+def _fingerprints(pictures: pd.DataFrame, store: Store) -> Fingerprints:
+    part, row = pictures["part"].to_numpy(), pictures["row"].to_numpy()
+    return lambda rows: take(store.fingerprints, part[rows], row[rows])
 
 
 def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.DataFrame, pd.DataFrame, dict]:

@@ -53,10 +53,7 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
             pairs = pairs[~pd.MultiIndex.from_arrays(pairs.T).isin(known)]
             if not len(pairs):
                 continue
-            blocks = np.split(pairs, range(_PAIR_BLOCK, len(pairs), _PAIR_BLOCK))
-            found = np.concatenate(
-                [aligned_correlation(fingerprints(block[:, 0]), fingerprints(block[:, 1]), min_correlation) for block in blocks]
-            )
+            found = _align(pairs, fingerprints, min_correlation)
             kept = pairs[found >= min_correlation]
             equal = digests[kept[:, 0]] == digests[kept[:, 1]]  # a further copy, which is not linked to the first of its kind
             frame = pd.DataFrame({"left": kept[:, 0], "right": kept[:, 1], "kind": np.where(equal, "exact", "perceptual")})
@@ -64,6 +61,45 @@ def find_links(pictures: pd.DataFrame, fingerprints: Fingerprints, min_candidate
     links = pd.concat(parts, ignore_index=True)
     links[["left", "right"]] = np.sort(links[["left", "right"]].to_numpy(np.int64), axis=1)
     return links.sort_values(["left", "right"], ignore_index=True)
+
+
+def near_copies(
+    queries: pd.DataFrame, gallery: pd.DataFrame, fingerprints: Fingerprints, least: tuple[float, float]
+) -> pd.DataFrame:
+    """Find queries whose shot stands in the gallery once more with other pixels: re-encoded, resized or cropped.
+
+    What scoring ignores is not looked at: the query's person by its own camera.
+
+    Args:
+        queries, gallery: of one set: columns image_id (the row that `fingerprints` takes), path, person, camid (below 0:
+            unknown), sha256.
+        least: correlation of the coarse colours, and of the aligned thumbnails.
+
+    Returns:
+        A row a query that has any, with its most likely one: the queries' columns, and path_found.
+    """
+    ids = np.concatenate([queries["image_id"], gallery["image_id"]]).astype(np.int64)
+    signals, cropped, flat = _coarse_signals(len(ids), lambda rows: fingerprints(ids[rows]))
+    rows, found = np.flatnonzero(~flat), []
+    left, right = rows[rows < len(queries)], rows[rows >= len(queries)]
+    for pairs in _candidates(left, right, signals, cropped, least[0], "near-copies"):
+        asked, shown = queries.iloc[pairs[:, 0]], gallery.iloc[pairs[:, 1] - len(queries)]
+        equal = {name: asked[name].to_numpy(object) == shown[name].to_numpy(object) for name in ("person", "camid", "sha256")}
+        other = ~equal["sha256"] & ~(equal["person"] & equal["camid"] & (asked["camid"].to_numpy() >= 0))
+        _, best = np.unique(pairs[other, 0], return_index=True)
+        asked, shown = asked[other].iloc[best], shown[other].iloc[best]
+        alike = _align(ids[pairs[other][best]], fingerprints, least[1]) >= least[1]
+        found.append(asked[alike].assign(path_found=shown["path"].to_numpy()[alike]))
+    return pd.concat(found) if found else queries[:0].assign(path_found="")
+
+
+def _align(pairs: np.ndarray, fingerprints: Fingerprints, enough: float) -> np.ndarray:
+    """Correlate pairs of rows, n x 2, by aligned_correlation, a block at a time."""
+    correlation = np.zeros(len(pairs), np.float32)
+    for start in range(0, len(pairs), _PAIR_BLOCK):
+        block = slice(start, start + _PAIR_BLOCK)
+        correlation[block] = aligned_correlation(fingerprints(pairs[block, 0]), fingerprints(pairs[block, 1]), enough)
+    return correlation
 
 
 def _equal_pixels(pictures: pd.DataFrame, fingerprints: Fingerprints) -> pd.DataFrame:

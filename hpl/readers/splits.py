@@ -37,10 +37,10 @@ def hold_out_validation(pictures: pd.DataFrame, val_share: float, seed: int) -> 
     """Make a validation split, from training people, in each set that trains and has none.
 
     It comes after people are linked: only people of one set move, for whoever is in another as well is trained on all the same.
-    Those with a picture to find come first: of two cameras, or two pictures where cameras are not known.
+    Those with a picture to find come first: two pictures of other pixels, and of two cameras where these are known.
 
     Args:
-        pictures: columns dataset, person, pid, split, role, anonymous, camid; a row is a picture.
+        pictures: columns dataset, person, pid, split, role, anonymous, camid, sha256; a row is a picture.
         val_share: how many of a set's training people move, rounded; at least one of three or more, never all; 0: nobody.
     """
     split, role = pictures["split"].to_numpy(object, copy=True), pictures["role"].to_numpy(object, copy=True)
@@ -52,10 +52,12 @@ def hold_out_validation(pictures: pd.DataFrame, val_share: float, seed: int) -> 
         people = (
             rows[rows["role"] == "train"]
             .groupby("person")
-            .agg(pid=("pid", "first"), num_pictures=("pid", "size"), num_cameras=("camid", "nunique"))
+            .agg(pid=("pid", "first"), num_pictures=("sha256", "nunique"), num_cameras=("camid", "nunique"))
         )
         candidates = people[people["pid"].map(num_sets) == 1]
-        findable = candidates["num_cameras" if (rows["camid"] >= 0).any() else "num_pictures"] >= 2
+        findable = candidates["num_pictures"] >= 2
+        if (rows["camid"] >= 0).any():
+            findable &= candidates["num_cameras"] >= 2
         order = _in_drawn_order(candidates.index[findable], seed, _VAL) + _in_drawn_order(candidates.index[~findable], seed, _VAL)
         num_moved = min(_num_moved(val_share, len(people), len(candidates)), len(people) - 1)
         moved = rows.index[rows["person"].isin(order[: max(num_moved, 0)])]

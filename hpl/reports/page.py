@@ -56,7 +56,7 @@ def write_report(folder: Path, sources: Sources, params: Params, documents: Iter
     )
     sections = [
         Section("What was run", [Definitions(_run(params) | _evaluated(read_json(evaluation / "settings.json")))], short=True),
-        results_section(metrics, baselines, read_json(sources.histograms / "histograms.json")),
+        results_section(metrics, baselines, read_json(sources.histograms / "histograms.json"), audit),
         *further_sections(metrics, baselines),
         *(rank_lists(task, lists[task], scores[task], tables, seed, figures) for task in tasks),
         *attention(np.load(evaluation / "attention.npz"), tables, figures),

@@ -30,7 +30,7 @@ SHOWN_FIGURES = {  # where they stand in METRICS, and the task whose test set th
     ("composed.both", T2I): {name: f"Composed {FIGURE_LABELS[name]}" for name in MAIN_FIGURES},
     **{(f"open_set.{task.name}", task): {"detection_rate": f"Strangers {task.short}, found"} for task in TASKS.values()},
 }
-_COUNTS = ("num_queries", "num_known", "num_unknown")
+_COUNTS = ("num_queries", "num_known", "num_unknown", "num_copies_ignored")  # the last only where there are any
 
 
 def render_comment(base: str, root: Path = Path("."), repository: str = "", sha: str = "") -> str:
@@ -99,10 +99,11 @@ def results_table(old: dict, new: dict, same_data: bool = True) -> str:
         before, now = _at(old, place), _at(new, place)
         sets = [metrics.get("datasets", {}).get(task.name) for metrics in (old, new)]
         differ = [f"it was {sets[0]}, is {sets[1]}"] if None not in sets and sets[0] != sets[1] else []
+        counts = [{"num_copies_ignored": 0} | found if found else {} for found in (before, now)]
         differ += [
-            f"{count} was {before[count]}, is {now[count]}"
+            f"{count} was {counts[0][count]}, is {counts[1][count]}"
             for count in _COUNTS
-            if count in before and count in now and before[count] != now[count]
+            if count in counts[0] and count in counts[1] and counts[0][count] != counts[1][count]
         ]
         if differ:
             notes.append(f"`{place}`: the test set differs ({'; '.join(differ)}); the figures are not comparable as they stand.")

@@ -21,7 +21,7 @@ from hpl.reports.content import (
     with_interval,
     write_tables,
 )
-from hpl.tasks import T2I, TASKS, Task
+from hpl.tasks import I2I, T2I, TASKS, Task
 
 _ASKED_BY = {"picture": "picture alone", "sentence": "sentence alone", "both": "picture and sentence"}  # composed queries
 
@@ -59,7 +59,25 @@ def _gain(figures: dict, name: str) -> str:
     return difference_words(figures[name], interval_of(figures, name), digits=1)
 
 
-def results_section(metrics: dict, baselines: dict, histograms: dict) -> Section:
+def copies_blocks(metrics: dict, audit: dict) -> list[str | Table]:
+    """Say of each data set what its gallery held of the queries themselves; nothing where none held any."""
+    first = metrics.get("datasets", {}).get(I2I.name, "")
+    rows = []
+    for name, figures in [(first, metrics), *metrics.get("others", {}).items()]:
+        found = figures.get(I2I.name, {})
+        ignored = found.get("num_copies_ignored", 0)
+        near = audit["datasets"].get(name, {}).get("query_copies", {}).get("near", 0)
+        rows += [[name, f"{ignored:,}", f"{near:,}"]] if found and ignored + near else []
+    text = (
+        "Queries in their own gallery: a gallery picture with the query's own pixels is the query: it is ignored for that "
+        "query, in all figures of pictures as queries. A near-copy, perhaps the query re-encoded, resized or cropped, counts as "
+        "any other picture: where there are many, the figures are too high."
+    )
+    header = ["data set", "pairs of one picture, ignored", "queries with a near-copy"]
+    return [text, Table(header, rows)] if rows else []
+
+
+def results_section(metrics: dict, baselines: dict, histograms: dict, audit: dict) -> Section:
     """Show the tables of the first data set of each task, and say what their columns and rows are."""
     queries = ". ".join(
         f"{task.short}: {metrics[task.name]['num_queries']:,} {task.asks} as queries "
@@ -79,7 +97,8 @@ def results_section(metrics: dict, baselines: dict, histograms: dict) -> Section
             f"{histograms['colour_histogram_middle']}), chosen by mAP on the test split, in their favour; over the whole "
             "picture and without a fifth of the width at each side, where the background is."
         )
-    return Section("Results on the test split", [*task_tables(metrics, baselines), text], short=True)
+    tables, copies = task_tables(metrics, baselines), copies_blocks(metrics, audit)
+    return Section("Results on the test split", [*tables, text, *copies], short=True)
 
 
 def write_headline(folder: Path, documents: Iterable[Path], metrics: dict, baselines: dict, params: Params) -> None:
@@ -161,4 +180,6 @@ def _composed(figures: dict) -> Section:
         "sentences and pictures are embedded together, ranks the gallery along with the picture's v_i2i; above it each of the "
         "two alone on the same queries and galleries. A gain is paired."
     )
+    if copies := counts.get("num_copies_ignored"):
+        text += f" {copies:,} times a gallery picture had the pixels of the query's picture, and was ignored."
     return Section("Composed queries", [text, Table(["query, percent", *labels], rows)], short=True)

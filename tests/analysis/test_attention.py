@@ -1,5 +1,6 @@
 """Grad-CAM of both class tokens: against finite differences, with one patch that matters, and of pictures chosen by rule."""
 
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
@@ -140,6 +141,18 @@ def test_pictures_are_chosen_by_rule(clip: CLIP, people: Path, tmp_path: Path) -
     assert found["t2i"].shape == found["i2i"].shape == (len(found["image_id"]), ROWS, COLUMNS)
     again = explain(towers, tables, count=3)
     assert all(np.array_equal(found[name], again[name]) for name in found)
+
+
+def test_the_partner_is_another_picture_pixel_for_pixel(clip: CLIP, people: Path, tmp_path: Path) -> None:
+    for person in (0, 1, 3, 4):  # all pictures of the last are one
+        for number in (1, 2) if person == 4 else (1,):
+            shutil.copy(people / f"p{person}" / "0.png", people / f"p{person}" / f"{number}.png")
+    tables = build(tmp_path, tmp_path / "out", datasets=(OWN,), test_share=0.9)
+    found = explain(extractor(clip), tables, count=5)
+    pixels, person = (tables.images[name] for name in ("sha256", "person"))
+    asked, partners = found["image_id"], found["partner_image_id"]
+    assert len(asked) and "p4" not in set(person[asked]) and (person[asked].to_numpy() == person[partners].to_numpy()).all()
+    assert (pixels[asked].to_numpy() != pixels[partners].to_numpy()).all()
 
 
 def test_no_caption_set_or_no_second_picture_explains_nothing(clip: CLIP, cuhk: Path, market: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def evaluate_composed(text, t2i, i2i, captions: pd.DataFrame, images: pd.DataFra
 
 def tables(num_people: int, num_pictures: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     pids = np.repeat(np.arange(1, num_people + 1), num_pictures)
-    images = pd.DataFrame({"image_id": 100 + np.arange(len(pids)), "pid": pids, "camid": -1})
+    images = pd.DataFrame({"image_id": 100 + np.arange(len(pids)), "pid": pids, "camid": -1, "sha256": np.arange(len(pids))})
     captions = images.loc[np.repeat(images.index, 2), ["image_id", "pid"]].reset_index(drop=True)
     return captions.assign(caption_id=np.arange(len(captions))), images
 
@@ -42,15 +42,19 @@ def test_a_person_with_one_picture_cannot_be_asked_for() -> None:
     assert evaluate_composed(features[captions["pid"] - 1], features, features, captions, images, 0.5) == {}
 
 
+@pytest.mark.parametrize("copies", [True, False])
 @pytest.mark.parametrize("cameras", [True, False])
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_against_a_naive_loop(weight: float, cameras: bool) -> None:
+def test_against_a_naive_loop(weight: float, cameras: bool, copies: bool) -> None:
     generator = np.random.default_rng(3)
     captions, images = tables(7, 4)
     images.loc[[2, 9, 20], "pid"] = [0, -1, 0]  # distractors and junk, which have no captions
     captions = captions[~captions["image_id"].isin([102, 109, 120])].reset_index(drop=True)
     if cameras:
         images["camid"] = generator.integers(0, 3, len(images))
+    if copies:  # of one person, of two people, as a distractor and as junk
+        images.loc[[1, 13, 2, 9], "sha256"] = images["sha256"][[0, 12, 5, 16]].to_numpy()
+    num_copies = 0
     who = generator.standard_normal((9, 5))[images["pid"]]
     t2i, i2i = (who + generator.standard_normal(who.shape) for _ in range(2))
     row_of = {image_id: row for row, image_id in enumerate(images["image_id"])}
@@ -63,10 +67,13 @@ def test_against_a_naive_loop(weight: float, cameras: bool) -> None:
         gallery = [
             g
             for g in range(len(images))
-            if g != picture
+            if images["sha256"][g] != images["sha256"][picture]
             and images["pid"][g] != -1
             and not (cameras and images["pid"][g] == pid and images["camid"][g] == camid)
         ]
+        itself = (images["sha256"] == images["sha256"][picture]) & (images["pid"] != -1)
+        num_copies += itself.sum() - 1
+        assert images["sha256"][row_of[captions["image_id"][caption]]] != images["sha256"][picture]
         by_sentence = np.array([unit(text[[caption]])[0] @ unit(t2i[[g]])[0] for g in gallery], float)
         by_picture = np.array([unit(i2i[[picture]])[0] @ unit(i2i[[g]])[0] for g in gallery], float)
         mixed = unit(weight * unit(text[[caption]]) + (1 - weight) * unit(t2i[[picture]]))[0]
@@ -82,7 +89,8 @@ def test_against_a_naive_loop(weight: float, cameras: bool) -> None:
     for name, rows in results.items():
         assert [got[name]["rank1"], got[name]["mAP"]] == pytest.approx(100 * np.mean(rows, axis=0))
         assert got[name]["mAP_ci_low"] <= got[name]["mAP"] <= got[name]["mAP_ci_high"]
-        assert got["counts"] == {"num_queries": len(rows), "num_skipped": len(captions) - len(rows)}
+        counts = {"num_queries": len(rows), "num_skipped": len(captions) - len(rows)}
+        assert got["counts"] == counts | ({"num_copies_ignored": num_copies} if copies else {}) and copies == (num_copies > 0)
     for name in ("picture", "sentence"):
         gain = got[f"gain_over_{name}"]
         assert gain["mAP"] == pytest.approx(got["both"]["mAP"] - got[name]["mAP"])

@@ -15,18 +15,23 @@ def figures(similarity: np.ndarray, rule: Rule, block: int = 7) -> tuple[dict, n
     return open_set.figures(), open_set.strangers
 
 
+@pytest.mark.parametrize("copies", [True, False])
 @pytest.mark.parametrize("by_camera", [True, False])
-def test_against_a_naive_loop(by_camera: bool) -> None:
+def test_against_a_naive_loop(by_camera: bool, copies: bool) -> None:
     generator = np.random.default_rng(by_camera)
     query_pids, gallery_pids = generator.integers(1, 13, 300), generator.integers(0, 13, 60)
     camids = generator.integers(0, 3, 300), generator.integers(0, 3, 60)
     similarity = generator.integers(0, 4000, (300, 60)) / 4000 + 0.4 * (query_pids[:, None] == gallery_pids)
     before = similarity.copy()
-    got, strangers = figures(similarity, Rule(query_pids, gallery_pids, *(camids if by_camera else ())))
+    pixels = generator.integers(0, 40, 300), generator.integers(0, 40, 60)
+    itself = (pixels[0][:, None] == pixels[1]) & copies
+    similarity[itself] = before[itself] = 2  # nothing is as similar to it
+    asked = camids if by_camera else (None, None)
+    got, strangers = figures(similarity, Rule(query_pids, gallery_pids, *asked, *(pixels if copies else (None, None))))
     assert len(strangers) == 6 and (similarity == before).all()
     alarms, known = [], []
     for q, pid in enumerate(query_pids):
-        left = [g for g in range(60) if gallery_pids[g] not in strangers]
+        left = [g for g in range(60) if gallery_pids[g] not in strangers and not itself[q, g]]
         if pid in strangers:
             alarms.append(max(similarity[q, g] for g in left))
             continue

@@ -88,8 +88,28 @@ def test_shapes_and_lone_camids_are_refused() -> None:
     for camids, what in ((([1, 2], [1]), "2 query camids for 1"), (([1], [1, 2]), "2 gallery camids for 1")):
         with pytest.raises(HplError, match=what):
             retrieval_metrics(np.zeros((1, 1)), np.array([1]), np.array([1]), *map(np.array, camids))
+    with pytest.raises(HplError, match="pixels are given for one side"):
+        retrieval_metrics(np.zeros((1, 1)), np.array([1]), np.array([1]), gallery_pixels=np.array([1]))
     with pytest.raises(HplError, match="similarity is of type object"):
         retrieval_metrics(np.array([[None]]), np.array([1]), np.array([1]))
+
+
+def test_a_gallery_picture_with_the_querys_own_pixels_is_the_query() -> None:
+    """By eye: under its own person, a distractor's and a stranger's name, and as junk; by another camera or an unknown one."""
+    people = {"query_pids": np.array([1, 2]), "gallery_pids": np.array([1, 0, 2, -1, 1, 3])}
+    cameras = {"query_camids": np.array([1, 1]), "gallery_camids": np.array([2, 3, 2, 2, 2, 2])}
+    similarity = np.array([[0.9, 0.9, 0.9, 0.9, 0.2, 0.5], [0.1, 0.2, 0.8, 0.1, 0.3, 0.9]])
+    pixels = {"query_pixels": np.array([7, 8]), "gallery_pixels": np.array([7, 7, 7, 7, 5, 6])}
+    for given in (cameras, {}, {name: camids - 9 * (name[0] == "q") for name, camids in cameras.items()}):
+        got = score(similarity, Rule(**people, **given, **pixels))
+        # the first query finds 3 before 1; the second is not in the gallery: its match, whose pixels are another query's, counts
+        assert (got["rank1"], got["mAP"]) == (0, 50) and got["num_copies_ignored"] == 3
+        assert "num_copies_ignored" not in score(similarity, Rule(**people, **given))
+    own = {"query_pixels": np.array([7, 8]), "gallery_pixels": np.array([7, 7, 8, 7, 7, 6])}
+    with pytest.raises(HplError, match="none of the 2 queries has a match"):  # none but themselves
+        score(similarity, Rule(**people, **cameras, **own))
+    one = {"query_pixels": np.array([7, 8]), "gallery_pixels": np.array([7, 7, 7, 7, 7, 6])}
+    assert (score(similarity, Rule(**people, **cameras, **one))["num_skipped"]) == 1
 
 
 def test_rank_order_leaves_out_the_ignored_and_pads() -> None:

@@ -13,8 +13,8 @@ from tests.support.scoring import score_features
 
 ANGLES = np.radians([0, 10, 20, 30])
 GALLERY_FEATURES = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1) * [[1], [5], [1], [9]]  # lengths do not matter
-GALLERY = pd.DataFrame({"image_id": [70, 71, 72, 73], "pid": [1, -1, 0, 1], "camid": [1, 2, 2, 2]})
-QUERY = pd.DataFrame({"pid": [1], "camid": [1]})
+GALLERY = pd.DataFrame({"image_id": [70, 71, 72, 73], "pid": [1, -1, 0, 1], "camid": [1, 2, 2, 2], "sha256": list("abcd")})
+QUERY = pd.DataFrame({"pid": [1], "camid": [1], "sha256": "q"})
 QUERY_FEATURES = np.array([[3.0, 0.0]])
 
 
@@ -63,8 +63,8 @@ def test_similarities_are_counted_by_the_rule(task: Task) -> None:
     generator = np.random.default_rng(0)
     left, right = (unit(generator.standard_normal((count, 6))) for count in (30, 80))
     queries, gallery = (
-        pd.DataFrame({"pid": generator.integers(1 - low, 6, count), "camid": generator.integers(0, 3, count)})
-        for count, low in ((30, 0), (80, 2))
+        pd.DataFrame({"pid": generator.integers(1 - low, 6, count), "camid": generator.integers(0, 3, count), "sha256": shown})
+        for count, low, shown in ((30, 0, range(30)), (80, 2, range(25, 105)))
     )
     rule = task_rule(task, queries, gallery)
     counts = SimilarityCounts(rule)
@@ -74,7 +74,8 @@ def test_similarities_are_counted_by_the_rule(task: Task) -> None:
     for q in range(30):
         for g in range(80):
             same = queries["pid"][q] == gallery["pid"][g]
-            if gallery["pid"][g] != -1 and not (task.by_camera and same and queries["camid"][q] == gallery["camid"][g]):
+            ignored = (same and queries["camid"][q] == gallery["camid"][g]) or queries["sha256"][q] == gallery["sha256"][g]
+            if gallery["pid"][g] != -1 and not (task.by_camera and ignored):
                 (matches if same else others).append(left[q] @ right[g])
     assert len(found) == 60 and found["low"].iloc[0] <= min(matches + others) and found["high"].iloc[-1] > max(matches + others)
     edges = [*found["low"], found["high"].iloc[-1]]

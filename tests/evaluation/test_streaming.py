@@ -29,9 +29,11 @@ def stream_scores(left: np.ndarray, right: np.ndarray, *people: np.ndarray, **op
     return score_features(left, right, Rule(*people), **options).table
 
 
-def naive(row: np.ndarray, pid: int, gallery_pids: np.ndarray, camid: int | None, gallery_camids: np.ndarray) -> tuple:
-    """num_matches, first_rank, ap and inp of one query by sorting in Python; wrong before right where scores tie."""
-    kept = [g for g in range(len(row)) if gallery_pids[g] != -1]
+def naive(
+    row: np.ndarray, pid: int, gallery_pids: np.ndarray, camid: int | None, gallery_camids: np.ndarray, itself: np.ndarray
+) -> tuple:
+    """num_matches, first_rank, ap and inp of one query by sorting in Python, without itself; wrong before right of a tie."""
+    kept = [g for g in range(len(row)) if gallery_pids[g] != -1 and not itself[g]]
     if camid is not None:
         kept = [g for g in kept if not (gallery_pids[g] == pid and gallery_camids[g] == camid)]
     order = sorted(kept, key=lambda g: (-row[g], gallery_pids[g] == pid))
@@ -49,20 +51,30 @@ def cases(draw: st.DrawFn) -> tuple:
     scores = draw(arrays(np.int64, (queries, gallery), elements=st.integers(0, levels - 1))).astype(np.float32) / 64
     pids, camids = st.integers(-1, 3), st.integers(-1, 2)
     ids = [draw(arrays(np.int64, count, elements=of)) for of in (pids, camids) for count in (queries, gallery)]
-    return scores, *ids, draw(st.booleans())
+    pixels = [draw(arrays(np.int64, count, elements=st.integers(0, 3))) for count in (queries, gallery)]
+    return scores, ids, pixels, draw(st.booleans()), draw(st.booleans())
 
 
 @settings(max_examples=250, deadline=None)
 @given(cases(), st.sampled_from([1, metrics.SORT_FROM]))
 def test_scores_against_a_naive_loop(case: tuple, sort_from: int) -> None:
-    scores, query_pids, gallery_pids, query_camids, gallery_camids, by_camera = case
-    rule = Rule(query_pids, gallery_pids, *((query_camids, gallery_camids) if by_camera else ()))
+    scores, (query_pids, gallery_pids, query_camids, gallery_camids), pixels, by_camera, by_pixels = case
+    rule = Rule(
+        query_pids,
+        gallery_pids,
+        *((query_camids, gallery_camids) if by_camera else (None, None)),
+        *(pixels if by_pixels else (None, None)),
+    )
+    itself = (pixels[0][:, None] == pixels[1]) & by_pixels
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metrics, "SORT_FROM", sort_from)
         got = score_block(scores[:, rule.kept], rule)
-    asked = zip(scores, query_pids, query_camids)
-    expected = [naive(row, pid, gallery_pids, camid if by_camera else None, gallery_camids) for row, pid, camid in asked]
+    asked = zip(scores, query_pids, query_camids, itself)
+    expected = [
+        naive(row, pid, gallery_pids, camid if by_camera else None, gallery_camids, own) for row, pid, camid, own in asked
+    ]
     np.testing.assert_allclose(got.to_numpy(), np.array(expected, float), rtol=1e-12)
+    assert rule.num_copies == itself[:, gallery_pids != -1].sum()
 
 
 def test_average_precision_is_that_of_scikit_learn_without_ties() -> None:

@@ -14,8 +14,9 @@ PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def table(rows: list[tuple]) -> pd.DataFrame:
-    """Rows of person ("" is anonymous), split, role, camid."""
-    pictures = pd.DataFrame(rows, columns=["person", "split", "role", "camid"])
+    """Rows of person ("" is anonymous), split, role, camid and, where they are not all different, pixels."""
+    rows = [(*row, *[f"pixels {number}"][len(row) - 4 :]) for number, row in enumerate(rows)]
+    pictures = pd.DataFrame(rows, columns=["person", "split", "role", "camid", "sha256"])
     types = {"person": "str", "split": "str", "role": "str", "camid": np.int64}
     return pictures.astype(types).assign(anonymous=pictures["person"] == "", path=[f"{n:04d}.jpg" for n in range(len(rows))])
 
@@ -98,6 +99,7 @@ def test_seeds_draw_other_people() -> None:
             st.sampled_from(["", "a", "b", "c", "d", "e", "f"]),
             st.sampled_from([("", ""), ("train", "train"), ("val", "val"), ("test", ""), ("test", "gallery")]),
             st.integers(0, 2),
+            st.sampled_from(["one", "two", "three", "four"]),
         ),
         min_size=1,
         max_size=30,
@@ -107,7 +109,7 @@ def test_seeds_draw_other_people() -> None:
     shuffle=st.randoms(use_true_random=False),
 )
 def test_every_row_gets_a_split_and_a_role_whatever_the_order(rows: list, cameras: bool, shares: tuple, shuffle) -> None:
-    pictures = table([(person, *where, camid if cameras else -1) for person, where, camid in rows])
+    pictures = table([(person, *where, camid if cameras else -1, pixels) for person, where, camid, pixels in rows])
     done = held_out(choose_queries(complete_splits(pictures, shares[1], seed=5), seed=5), shares[0])
     order = list(range(len(rows)))
     shuffle.shuffle(order)
@@ -117,7 +119,7 @@ def test_every_row_gets_a_split_and_a_role_whatever_the_order(rows: list, camera
     assert done[["path", "split", "role"]].equals(again[["path", "split", "role"]])
     assert set(zip(done["split"], done["role"])) <= {("train", "train"), ("val", "val"), ("test", "query"), ("test", "gallery")}
     for _, query in done[done["role"] == "query"].iterrows():
-        matches = done[(done["role"] == "gallery") & (done["person"] == query["person"])]
+        matches = done[(done["role"] == "gallery") & (done["person"] == query["person"]) & (done["sha256"] != query["sha256"])]
         assert not query["anonymous"] and (not cameras or (matches["camid"] != query["camid"]).any()) and len(matches)
 
 
@@ -152,6 +154,26 @@ def test_a_query_of_each_person_without_cameras() -> None:
         ("c", -1): ["gallery", "query"],
         ("d", -1): ["train"],
     }
+
+
+def test_a_query_is_not_its_own_match() -> None:
+    """Without another picture, by another camera where there are cameras, to find in the gallery, nothing is asked."""
+    twice = [("a", "test", "", -1, "one"), ("a", "test", "", -1, "one")]
+    assert roles(twice) == {("a", -1): ["gallery", "gallery"]}
+    assert roles([*twice, ("a", "test", "", -1, "two")]) == {("a", -1): ["gallery", "gallery", "query"]}
+    for seed in range(5):
+        assert roles([("a", "test", "", camid, "one") for camid in (1, 2, 3)], seed) == {
+            ("a", camid): ["gallery"] for camid in (1, 2, 3)
+        }
+        rows = [("a", "test", "gallery", 1, "one"), ("a", "test", "", 2, "one"), ("a", "test", "gallery", 2, "two")]
+        assert roles(rows, seed) == {("a", 1): ["gallery"], ("a", 2): ["gallery", "gallery"]}
+        assert roles([*rows, ("a", "test", "", 3, "three")], seed)["a", 3] == ["query"]
+
+
+def test_validation_takes_nobody_whose_pictures_are_one_where_others_can_be_found() -> None:
+    copied = [(f"t{n}", "train", "train", camid, f"{n}") for n in range(5) for camid in (1, 2)]
+    seen = [(f"o{n}", "train", "train", camid, f"{n} {camid}") for n in range(5) for camid in (1, 2)]
+    assert people(held_out(table(copied + seen), 0.5), "val") == {f"o{n}" for n in range(5)}
 
 
 def test_another_seed_draws_other_pictures() -> None:

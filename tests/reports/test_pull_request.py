@@ -67,6 +67,12 @@ def test_no_difference_is_judged_on_another_test_set() -> None:
     assert "differs" not in results_table({"t2i": OLD}, {"t2i": NEW | {"num_queries": 520}})
 
 
+def test_no_difference_is_judged_where_other_pictures_were_ignored() -> None:
+    text = results_table({"i2i": OLD}, {"i2i": NEW | {"num_copies_ignored": 12}})
+    assert "interval" not in text and "(num_copies_ignored was 0, is 12); the figures are not comparable" in text
+    assert "differs" not in results_table({}, {"i2i": NEW | {"num_copies_ignored": 12}})
+
+
 def test_no_difference_is_judged_by_other_settings_or_on_another_data_set() -> None:
     old, new = {"t2i": OLD, "datasets": {"t2i": "A"}}, {"t2i": NEW, "datasets": {"t2i": "A"}}
     ranked = {"settings": {"rerank": 1}}

@@ -90,7 +90,9 @@ def test_validation_measures_validation_people_alone(tmp_path: Path, clip) -> No
     rows = ["path,pid,camid,caption,split"]
     for person, split in enumerate(["train", "train", "val", "val", "test"]):
         for camera in (1, 2):
-            save(picture(person, size), root / f"{person}_{camera}.png")
+            shown = picture(person, size)
+            shown.putpixel((0, 0), (camera, 0, 0))  # the same, but for a pixel: of the same pixels, it would be the query itself
+            save(shown, root / f"{person}_{camera}.png")
             rows.append(f"{person}_{camera}.png,{person},{camera},A person called {person}.,{split}")
     (root / "table.csv").write_text("\n".join(rows))
     build(tmp_path, tmp_path / "out", datasets=({**CUHK, "format": "table", "folder": "people"},))
@@ -104,5 +106,5 @@ def test_validation_measures_validation_people_alone(tmp_path: Path, clip) -> No
     towers = {"images": ImageTower(clip, task_routing=True), "texts": TextTower(clip)}
     figures = validate(Extractor(**towers, size=SIZE, batch_size=3, device=torch.device("cpu")), tables, sets)
     assert list(figures) == BOTH and all(0 < value <= 100 for value in figures.values())
-    assert figures["i2i"] == 100.0  # the two pictures of a person are the same
+    assert figures["i2i"] == 100.0  # the two pictures of a person are the same but for a pixel
     assert np.isfinite(figures["t2i"])
