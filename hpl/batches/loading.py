@@ -59,6 +59,12 @@ class TrainingPictures:
             return self._read_files(rows)
         if self.reader is None:
             self.reader = ShardReader(self.packed, "pictures")
+            wanted, least = (3, self.height, self.width), int(self.pack_rows.max()) + 1
+            if self.reader.row_shape != wanted or len(self.reader) < least:
+                raise HplError(
+                    f"{self.packed}: {len(self.reader)} pictures of shape {self.reader.row_shape}; expected {least} or more of "
+                    f"{wanted}: delete it and run the preprocess stage again"
+                )
         if packed.all():
             return torch.from_numpy(self.reader[pack_rows])
         pictures = torch.empty(len(rows), 3, self.height, self.width, dtype=torch.uint8)

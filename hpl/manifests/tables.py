@@ -9,7 +9,8 @@ Schema of images.parquet, sorted by (dataset, path); a row's number is its `imag
 Schema of captions.parquet, sorted by (image_id, position): caption_id, image_id int64, caption.
 links.parquet: left, right (image_id, left < right), kind (exact | perceptual), correlation: pictures that show the same shot.
 datasets.json lists, in the order of params.yaml, each set's name, folder, format, version, what it is used for and
-which tasks it serves, those that its test split can be scored for, and of each other one why not. Strings stay in Arrow's memory.
+which tasks it serves, those that its test split can be scored for, and of each other one why not. SHA256SUMS has the hash of
+each file, compared before any is read. Strings stay in Arrow's memory.
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from hpl.config import Params
-from hpl.files import HplError, read_json
+from hpl.files import HplError, check_sums, read_json
 from hpl.tasks import JUNK_PID, Task
 
 _FILES = ("images.parquet", "captions.parquet", "datasets.json")
@@ -39,6 +40,7 @@ class Manifests:
         for name in _FILES:
             if not (folder / name).is_file():
                 raise HplError(f"{folder / name}: file not found; run the preprocess stage")
+        check_sums(folder, "preprocess")
         self.images = pd.read_parquet(folder / "images.parquet").set_index("image_id", drop=False)
         captions = pd.read_parquet(folder / "captions.parquet")
         joined = ["dataset", "split", "role", "pid", "source_pid", "person", "pack_row"]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from hpl.config import Data, DataSet, Params, Preprocess
 from hpl.evaluation.matches import unmatched, why_unscored
-from hpl.files import HplError, output_folder, write_json
+from hpl.files import HplError, output_folder, readable, write_json, write_sums
 from hpl.manifests.shards import ShardWriter
 from hpl.manifests.tables import MADE_WITH, choose_queries, made_with, own_test_split, queries_and_gallery
 from hpl.readers.audit import audit
@@ -78,11 +78,12 @@ def build_manifests(raw: Path, params: Params, manifests: Path, packed: Path, ke
         _write_tables(pictures, captions, links, accounts, partial)
         write_json(partial / MADE_WITH, made_with(params))
         write_json(partial / "audit.json", audit(pictures, captions, links, skipped, accounts))
+        write_sums(partial)
     for name, account in accounts.items():
         for text in [*account["mismatches"], *account["notes"]]:
-            print(f"{name}: {text}", file=sys.stderr)
+            print(readable(f"{name}: {text}"), file=sys.stderr)
     for text in _shortened(skipped.loc[skipped["folder"] == "", "fault"].tolist()):
-        print(f"skipped: {text}", file=sys.stderr)
+        print(readable(f"skipped: {text}"), file=sys.stderr)
 
 
 def _read_datasets(raw: Path, data: Data, options: Preprocess) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict]]:

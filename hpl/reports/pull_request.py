@@ -180,7 +180,7 @@ def _pictures(root: Path, repository: str, sha: str) -> list[str]:
 
 def _same_code(root: Path, base: str) -> bool:
     """Check that what a run depends on is as in `base`, but for its data."""
-    code = ("hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt")
+    code = ("hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt", "requirements.lock")
     status, _, reason = ask_git(root, "diff", "--quiet", base, "--", *code)
     if status > 1:
         raise HplError(f"{base}: git: {reason}")

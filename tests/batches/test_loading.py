@@ -67,6 +67,20 @@ def test_nothing_packed_needs_no_folder_and_an_unknown_picture_is_refused(images
             loose.read(np.array([2, unknown]))
 
 
+@pytest.mark.parametrize("damage", ["fewer", "smaller", "cut"])
+def test_packed_pictures_that_do_not_fit_the_table_are_refused(images: pd.DataFrame, tmp_path: Path, damage: str) -> None:
+    first, last = tmp_path / "pictures-00000.npy", tmp_path / "pictures-00001.npy"
+    if damage == "fewer":
+        last.unlink()
+    elif damage == "cut":
+        last.write_bytes(last.read_bytes()[:-5])
+    else:
+        for file in (first, last):
+            np.save(file, np.load(file)[:, :, :12])
+    with pytest.raises(HplError, match="delete .* and run the (preprocess stage again|stage that writes it)"):
+        reader(images, tmp_path).read(np.array([2, 4, 8]))
+
+
 def steps() -> list[Step]:
     generator = np.random.default_rng(0)
     return [

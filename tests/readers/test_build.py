@@ -435,7 +435,11 @@ def test_a_linked_folder_is_said_to_be_unseen_by_dvc(market: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".packed.npy", ".fingerprints.npy"])
-@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"", None], ids=["truncated", "empty", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-20], lambda data: b"", None, lambda data: data[:-30] + bytes([data[-30] ^ 1]) + data[-29:]],
+    ids=["truncated", "empty", "missing", "one bit"],
+)
 def test_a_damaged_part_of_the_store_is_made_again(market: Path, tmp_path: Path, suffix: str, damage) -> None:
     store = tmp_path / "store"
     build(tmp_path, tmp_path / "out", datasets=(MARKET,), store=store)
@@ -445,8 +449,8 @@ def test_a_damaged_part_of_the_store_is_made_again(market: Path, tmp_path: Path,
     if damage:
         file.write_bytes(damage(data))
     build(tmp_path, tmp_path / "again", datasets=(MARKET,), store=store)
-    for name in ("images.parquet", "audit.json"):
-        assert (tmp_path / "out" / "manifests" / name).read_bytes() == (tmp_path / "again" / "manifests" / name).read_bytes()
+    for name in ("manifests/images.parquet", "manifests/links.parquet", "manifests/audit.json", "pictures/pictures-00000.npy"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 
 def test_a_full_disk_is_named_and_leaves_no_rest(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -563,6 +567,17 @@ def test_shards_hold_any_rows_in_any_order(tmp_path: Path) -> None:
 def test_manifests_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(HplError, match="images.parquet: file not found; run the preprocess stage"):
         Manifests(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["images.parquet", "captions.parquet", "links.parquet", "datasets.json", "audit.json"])
+def test_a_changed_manifest_is_refused(name: str, market: Path, tmp_path: Path) -> None:
+    build(tmp_path, tmp_path / "out", datasets=(MARKET,))
+    file = tmp_path / "out" / "manifests" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(HplError, match=rf"manifests: not as the preprocess stage wrote it \({name}\); delete it"):
+        Manifests(tmp_path / "out" / "manifests")
 
 
 def test_captions_carry_their_picture(cuhk: Path, market: Path, tmp_path: Path) -> None:
