@@ -79,7 +79,9 @@ class Soak:
         self.temporary.mkdir(exist_ok=True)
         self.mark = uuid.uuid4().hex
         stages = YAML(typ="safe").load(project / "dvc.yaml")["stages"]
-        self.stages = {name: [sys.executable, *stage["cmd"].split()[1:]] for name, stage in stages.items()}
+        self.stages = {
+            name: [sys.executable, *stage["cmd"].replace("${profile}", "bundled").split()[1:]] for name, stage in stages.items()
+        }
         self.seconds: dict[str, float] = {}  # of a command, the last time that it was let be
         self.files, self.shared = self.listing(), self.shared_memory()
 
@@ -183,7 +185,7 @@ class Soak:
             self.finish(name, command)
         for _ in range(kills):
             process, log = self.start(command)
-            time.sleep(self.random.uniform(0.2, 1.0) * self.seconds[name])
+            time.sleep(self.random.uniform(0.2, 1.0) * self.seconds.get(name, 5.0))
             victim = self.kill(process, name)
             key = victim or "too late"
             self.account.victims[key] = self.account.victims.get(key, 0) + 1
@@ -202,6 +204,7 @@ class Soak:
             time.sleep(5)
         else:
             self.account.differing.append(f"{name}: does not end well: {output[-600:]}")
+            self.tell(self.account.differing[-1])
         self.look(name)
 
     def look(self, name: str) -> None:
