@@ -3,22 +3,25 @@
 PYTHON ?= python3
 HASHES ?= $(shell test "$$(uname -s)" = Linux && $(PYTHON) -c "import sys; sys.exit(sys.version_info >= (3, 14))" && echo yes)
 JOBS ?= 1
+KILLS ?= 100
 N ?= 2000
 SEED ?= 0
 BASE ?= origin/main
 # Columns of `dvc exp show` that would bury the others: code, data, intervals, counts, lesser figures. No parameter is among them.
-CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
+CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|not_scored\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
 HAS_VENV := $(PYTHON) -c 'import ensurepip' 2>/dev/null
 HAS_CHROMIUM := for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && break; done
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all fuzz lock lint docs check exp experiments ablation cross-domain pr-comment help system-packages chromium
+.PHONY: repro test test-all soak fuzz lock lint docs check exp experiments ablation cross-domain pr-comment help system-packages chromium
 repro: .venv/.installed  ## the whole pipeline: what changed since the last run, by DVC's cache
 	dvc repro
 test: .venv/.installed  ## the quick tests
 	python -m pytest -m "not slow"
 test-all: .venv/.docs chromium  ## all tests, those too that run the whole pipeline or kill it
 	python -m pytest
+soak: .venv/.installed  ## KILLS=100: kill -9 at random moments, full disks, two runs at once: what differs, is left over or hangs
+	python -m tests.support.soak --kills $(KILLS)
 fuzz: .venv/.installed  ## N=2000 SEED=0: so many mutated inputs against every reader; each finding, and how to see it again
 	OMP_NUM_THREADS=1 python -m tests.support.fuzz $(N) $(SEED)
 lock: .venv/.installed  ## write the hashes of what constraints.txt names into requirements.lock
@@ -29,8 +32,9 @@ lint: .venv/.installed  ## style, layout and types of the code: ruff and mypy
 	mypy
 docs: .venv/.docs  ## the site, in docs/_build/html; a warning is an error
 	python -m sphinx -q -W --keep-going -n -j auto docs docs/_build/html
-check: .venv/.installed  ## is params.yaml sound?
-	python -m hpl.config
+check: .venv/.installed  ## S="tasks=[i2i]": is params.yaml sound, with these changes, and does it fit what preprocess read?
+	@python -m hpl.config $(S)
+	@python -m hpl.retrieval.checks data/manifests $(S)
 exp: .venv/.installed  ## S="loss.prompt_reg=0.5 tasks=[t2i]": check the changes, then `dvc exp run -S` with each
 	python -m hpl.config $(S)
 	dvc exp run $(addprefix -S ,$(S))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from hpl.files import HplError, run_stage
@@ -25,6 +25,20 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Format = Literal["cuhk-pedes", "icfg-pedes", "rstpreid", "market-1501", "msmt17", "dukemtmc-reid", "table", "folders"]
+_PROFILE_NAME, _NO_NAMES = r"[A-Za-z_][A-Za-z0-9_-]*", {"true", "false", "null", "inf", "nan"}
+
+
+def _checked_profile_name(name: object) -> object:
+    """Raise ValueError at a name that DVC cannot put into its commands and dotted keys, or that -S takes for no text."""
+    if not isinstance(name, str) or not re.fullmatch(_PROFILE_NAME, name) or name.lower() in _NO_NAMES:
+        raise ValueError(
+            f"{name!r} is no name of a profile that DVC can run; expected the form ^{_PROFILE_NAME}$, such as my-shop, "
+            f"and none of {', '.join(sorted(_NO_NAMES))}"
+        )
+    return name
+
+
+_ProfileName = Annotated[str, BeforeValidator(_checked_profile_name)]
 _TaskName = Annotated[str, Field(pattern=f"^({'|'.join(TASKS)})$")]
 
 
@@ -254,6 +268,9 @@ class Evaluate(_Section):
     composed_weight: Share
 
 
+PROMPT_WORDS = 8  # tokens of a prompt that are words, its begin and its end (hpl/prompts/template.py)
+
+
 class Profile(_Section):
     data: Data
     input: Input
@@ -271,11 +288,20 @@ class Profile(_Section):
             raise ValueError(
                 f"pretrain.epochs = {self.pretrain.epochs} needs a data set with use: [pretrain]; expected 0 epochs or such a set"
             )
+        sides = self.input.height, self.input.width
+        if self.train.pad >= min(sides):
+            raise ValueError(
+                f"train.pad = {self.train.pad} is no border of input.height x width = {sides[0]} x {sides[1]}; expected less"
+            )
         if self.backbone.source == "scratch":
-            patch, sides = self.backbone.patch_size, (self.input.height, self.input.width)
+            patch = self.backbone.patch_size
             size = f"input.height x width = {sides[0]} x {sides[1]}"
             if min(sides) < patch:
                 raise ValueError(f"backbone.patch_size = {patch} is more than a side of {size}")
+            if self.backbone.embed_dim % self.inversion.heads:
+                raise ValueError(
+                    f"inversion.heads = {self.inversion.heads} does not divide backbone.embed_dim = {self.backbone.embed_dim}"
+                )
             if self.backbone.stride in (None, patch) and any(side % patch for side in sides):
                 raise ValueError(f"backbone.patch_size = {patch} does not divide {size}")
         return self
@@ -317,7 +343,7 @@ class Ablation(_Section):
 
 
 class Params(_Section):
-    profile: str
+    profile: _ProfileName
     seed: Seed
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
     num_processes: Count
@@ -331,12 +357,22 @@ class Params(_Section):
     loss: Loss
     tasks: Annotated[list[_TaskName], Field(min_length=1, max_length=len(TASKS))]
     ablation: Ablation
-    profiles: dict[str, Profile]
+    profiles: dict[_ProfileName, Profile]
 
     @model_validator(mode="after")
     def _profile_exists(self) -> "Params":
         if self.profile not in self.profiles:
             raise ValueError(f"profile = {self.profile!r}; expected one of {', '.join(self.profiles)}")
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_fits(self) -> "Params":
+        length, room = PROMPT_WORDS + self.prompt.id_tokens + self.prompt.instance_tokens, self.active.input.context_length
+        if self.prompt.enabled and length > room:
+            raise ValueError(
+                f"prompt.id_tokens = {self.prompt.id_tokens} and prompt.instance_tokens = {self.prompt.instance_tokens} make "
+                f"prompts of {length} tokens; expected at most profiles.{self.profile}.input.context_length = {room}"
+            )
         return self
 
     @property
@@ -453,7 +489,8 @@ def _set(content: dict, key: str, value: object) -> None:
 
 
 def _describe(fault: Mapping[str, Any], content: dict) -> str:
-    location = [str(part) for part in fault["loc"] if part not in ("scratch", "open_clip")]
+    location = [str(part) for part in fault["loc"] if part not in ("scratch", "open_clip", "[key]")]
+    location = [part if part.isprintable() else repr(part) for part in location]
     key = ".".join(location)
     if fault["type"] == "extra_forbidden":
         nearest = _nearest(location, content)

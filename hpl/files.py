@@ -1,5 +1,6 @@
 """Files as every stage writes them: whole or not at all, and the same bytes for the same content."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -21,15 +22,39 @@ def output_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path` that replaces it on success and vanishes on failure."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    lock = _lock_folder(partial)
     try:
+        for left in partial.iterdir():  # by a run that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         yield partial
         if path.exists():
             shutil.rmtree(path)
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock_folder(folder: Path) -> int:
+    """Make the folder and hold it. Returns a descriptor to close; HplError if another process holds it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # the other run ended just now
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(descriptor)
+            raise HplError(f"{folder}: another run is writing there; stop that one or wait for it") from None
+        except OSError:  # a file system without locks
+            return descriptor
+        os.close(descriptor)
 
 
 def kept_folder(name: str) -> Path:

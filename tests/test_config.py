@@ -179,6 +179,17 @@ def test_a_key_in_the_wrong_section_is_found_elsewhere(tmp_path: Path) -> None:
         ("stride: null", "stride: 0", "profiles.bundled.backbone.stride = 0: expected greater than or equal to 1"),
         ("height: 96", "height: 8", "backbone.patch_size = 16 is more than a side of input.height x width = 8 x 48"),
         ("vision_heads: 4", "vision_heads: 3", "vision_heads = 3 does not divide vision_width = 128"),
+        (
+            "heads: 4                # attention",
+            "heads: 3                # attention",
+            "inversion.heads = 3 does not divide backbone.embed_dim = 128",
+        ),
+        ("pad: 4 ", "pad: 48 ", "train.pad = 48 is no border of input.height x width = 96 x 48; expected less"),
+        (
+            "id_tokens: 4",
+            "id_tokens: 53",
+            "prompt.instance_tokens = 4 make prompts of 65 tokens; expected at most profiles.bundled.input.context_length = 64",
+        ),
         ("num_instances: 4", "num_instances: 5", "num_instances = 5 does not divide i2i_batch = 64"),
         ("folder: CUHK-PEDES", "folder: ../elsewhere", "expected a folder inside data/raw/<profile>/"),
         ("device: auto", "device: gpu", "device = 'gpu': expected the form"),
@@ -262,6 +273,39 @@ def test_a_change_on_the_command_line_stays_in_its_section(tmp_path: Path) -> No
     before, after = load_params(file), load_params(file, ["profiles.paper-icfg-msmt.input.height=192"])
     assert after.profiles["paper-icfg-msmt"].input.height == 192
     assert all(after.profiles[name] == before.profiles[name] for name in PROFILES if name != "paper-icfg-msmt")
+
+
+# Tried on DVC 3.67 with a stage as ours: `dvc repro`, `dvc exp run -S profile=<name>` and `-S profiles.<name>.<key>=...`
+RUNS = ["a", "A9", "my-shop", "my_shop", "_a", "a--b", "a-", "yes", "on", "none"]
+RUNS_NOT = [
+    "my shop", "v1.0", "a/b", "1x", "${x}", "a$b", "-a", "123", "1e5", "0x10", "true", "NULL", "inf", "nan",
+    "l\u00e4den", "a:b", "a@b", "a,b", "a=b", "a'b", "a\"b", "a&b", "a(b)", "a#b", "a[b]", "a;b", "a*b", "", " a",
+    "a\n", "..", 1, 1.5, None,
+]  # fmt: skip
+
+
+def with_profiles_named(tmp_path: Path, names: list, used: object) -> Path:
+    content = values()
+    content["profile"] = used
+    content["profiles"] |= {name: content["profiles"]["bundled"] for name in names}
+    YAML().dump(content, tmp_path / "params.yaml")
+    return tmp_path / "params.yaml"
+
+
+def test_a_profile_may_be_called_what_dvc_can_run(tmp_path: Path) -> None:
+    assert set(RUNS) <= set(load_params(with_profiles_named(tmp_path, RUNS, used=RUNS[-1])).profiles)
+
+
+def test_a_name_that_dvc_cannot_run_is_refused_with_the_form(tmp_path: Path) -> None:
+    """Each key of `profiles`, whether it is used or not, and `profile` itself, in a line each."""
+    said = "is no name of a profile that DVC can run; expected the form ^[A-Za-z_][A-Za-z0-9_-]*$, such as my-shop"
+    for used in ("my shop", 1, None):
+        with pytest.raises(HplError) as caught:
+            load_params(with_profiles_named(tmp_path, RUNS_NOT, used))
+        _, *lines = str(caught.value).splitlines()
+        assert len(lines) == 1 + len(RUNS_NOT) and all(said in line for line in lines)
+        assert lines[0].startswith(f"  profile: {used!r} {said}")
+        assert all(any(f": {name!r} {said}" in line for line in lines[1:]) for name in RUNS_NOT)
 
 
 def test_tasks_are_those_that_there_are() -> None:

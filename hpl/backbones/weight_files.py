@@ -1,8 +1,9 @@
 """Read CLIP weights from a file, whatever program wrote it: told apart by content, and no code that the file holds is run.
 
 A file is a container and the names in it. Containers: a TorchScript archive, as OpenAI ships its weights; a file of torch.save;
-a safetensors file. Names: those of OpenAI and open_clip, which are the same; or those of IRRA (Jiang and Ye, CVPR 2023) and the
-ReID checkpoints that come from its code, where CLIP is `base_model` beside the heads of their losses.
+a safetensors file. Names: those of OpenAI and open_clip, which are the same, but for three numbers that OpenAI's state dict holds
+in whatever container it was saved again; or those of IRRA (Jiang and Ye, CVPR 2023) and the ReID checkpoints that come from its
+code, where CLIP is `base_model` beside the heads of their losses.
 """
 
 import pickle
@@ -22,7 +23,7 @@ _HEADER_LIMIT = 100_000_000  # bytes; of safetensors itself
 _WRAPPERS = ("state_dict", "model", "module")  # where training programs put a state dict beside their optimizer and the like
 _PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
 _IRRA_PREFIX = "base_model."
-_SETTINGS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's files hold these numbers as buffers
+_SETTINGS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's state dict holds these numbers, no other one does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class WeightFile:
         state: tensors under open_clip's names.
         heads: names of tensors that stand beside CLIP, not in it.
         irra: the names are those of IRRA.
+        from_openai: it is the state dict of a model as OpenAI ships them, which use QuickGELU.
         resolution: side of the square pictures in pixels, which OpenAI's files tell; None elsewhere.
     """
 
@@ -41,12 +43,8 @@ class WeightFile:
     state: dict[str, Tensor]
     heads: list[str] = field(default_factory=list)
     irra: bool = False
+    from_openai: bool = False
     resolution: int | None = None
-
-    @property
-    def from_openai(self) -> bool:
-        """It is an archive as OpenAI ships them, whose models use QuickGELU."""
-        return self.resolution is not None
 
 
 def read_weight_file(path: Path | str) -> WeightFile:
@@ -60,7 +58,7 @@ def read_weight_file(path: Path | str) -> WeightFile:
         raise HplError(f"{path}: {some(large)} repeats few numbers many times; expected tensors that are stored whole")
     if not state:
         raise HplError(f"{path}: a {container} without a state dict; it holds {some([str(name) for name in content])}")
-    for prefix in _PREFIXES:
+    for prefix in _PREFIXES * 2:  # either may stand outside
         state = _without(prefix, state) if all(name.startswith(prefix) for name in state) else state
     if any(name.startswith(_IRRA_PREFIX) for name in state):
         clip = _without(_IRRA_PREFIX, {name: value for name, value in state.items() if name.startswith(_IRRA_PREFIX)})
@@ -69,10 +67,13 @@ def read_weight_file(path: Path | str) -> WeightFile:
     if "text.positional_embedding" in state:  # open_clip's own other way to name the text tower
         state = {name.removeprefix("text."): value for name, value in state.items()}
     settings = {name: state.pop(name) for name in _SETTINGS if name in state}
-    if container == TORCHSCRIPT and len(settings) == len(_SETTINGS) and _is_number(settings["input_resolution"]):
-        resolution = int(settings["input_resolution"])
-        return WeightFile(layout=f"OpenAI's {container}", state=_without_masks(state), resolution=resolution)
-    return WeightFile(layout=container, state=_without_masks(state))
+    state = _without_masks(state)
+    if len(settings) < len(_SETTINGS):
+        return WeightFile(layout=container, state=state)
+    side = settings["input_resolution"]
+    resolution = int(side) if _is_number(side) else None
+    layout = f"OpenAI's {container}" if container == TORCHSCRIPT else f"{container}, OpenAI's state dict"
+    return WeightFile(layout=layout, state=state, from_openai=True, resolution=resolution)
 
 
 def _is_number(value: Tensor) -> bool:

@@ -152,11 +152,14 @@ def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
     if choice.stride is not None and choice.stride > patch:
         raise HplError(f"backbone.stride = {choice.stride}: leaves gaps between patches of {name}; expected null or 1..{patch}")
     path, notes = _locate(choice, config)
+    tagged = path != choice.weights  # and a tag tells its activation, by which `_locate` refused a wrong one
     file = read_weight_file(path)
     if file.from_openai and not config.get("quick_gelu"):
         raise HplError(f"{choice.weights}: OpenAI's weights, which want QuickGELU; {_with_quick_gelu(name)}")
     if file.irra and not config.get("quick_gelu"):
         notes.append(f"IRRA's code uses QuickGELU, {name} does not; {_with_quick_gelu(name)}")
+    elif not (file.from_openai or file.irra or tagged):
+        notes.append(_assumed_activation(name, bool(config.get("quick_gelu"))))
     config["vision_cfg"]["image_size"] = [size.height, size.width]
     config["text_cfg"]["context_length"] = size.context_length
     config |= _overlap(choice.stride, patch)
@@ -179,6 +182,17 @@ def _check_plain(name: str, config: dict) -> None:
 def _with_quick_gelu(name: str) -> str:
     better = f"{name}-quickgelu"
     return f"expected backbone.model: {better}" if better in open_clip.list_models() else "expected a model with quick_gelu"
+
+
+def _assumed_activation(name: str, quick: bool) -> str:
+    """Say which activation is assumed of a file that does not tell: open_clip's files are the same for both."""
+    assumed, other = ("QuickGELU", "GELU") if quick else ("GELU", "QuickGELU")
+    twin = name.removesuffix("-quickgelu") if quick else f"{name}-quickgelu"
+    way = f"set backbone.model: {twin}" if twin != name and twin in open_clip.list_models() else f"choose a model with {other}"
+    return (
+        f"the file does not tell its activation: taken for {assumed}, as {name} has it. "
+        f"If it was trained with {other} ({'most of open_clip' if quick else 'OpenAI, DFN, MetaCLIP'}), {way}"
+    )
 
 
 def _locate(choice: OpenClipBackbone, config: dict) -> tuple[str, list[str]]:

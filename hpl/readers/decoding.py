@@ -7,17 +7,14 @@ It may be deleted at any time.
 
 import hashlib
 import io
-import multiprocessing
 import os
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +26,14 @@ from hpl.files import HplError
 from hpl.manifests import pictures
 from hpl.manifests.pictures import decode_bytes, read_bytes, resize_picture
 from hpl.readers.links import FINGERPRINT
+from hpl.workers import Duty, in_order
 
 _CHUNK_PICTURES = 32  # pictures a task of a worker
 _PART_PICTURES = 1024  # pictures a part of the store
 _DAY = 86400  # seconds
+_DECODES = Duty("decodes pictures", "num_workers")
 Size = tuple[int, int]  # height, width
+_Chunk = tuple[list[str], list[bool]]  # files, and which get a packed copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,46 +218,22 @@ def _results(
     """Yield for each file, in order, its facts, its hash if these are known, or its fault: a few chunks a worker at a time."""
     starts = range(0, len(files), _CHUNK_PICTURES)
     chunks = (
-        (files.iloc[start : start + _CHUNK_PICTURES].tolist(), pack[start : start + _CHUNK_PICTURES].tolist(), size)
-        for start in starts
+        (files.iloc[start : start + _CHUNK_PICTURES].tolist(), pack[start : start + _CHUNK_PICTURES].tolist()) for start in starts
     )
-    if num_workers == 1 or len(starts) < 2:
-        _start_worker(known)
-        for chunk in chunks:
-            yield from _chunk_facts(*chunk)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker, initargs=(dict(known),)) as pool:
-        running = [pool.submit(_chunk_facts, *chunk) for chunk in islice(chunks, 3 * num_workers)]
-        try:
-            while running:
-                results = running.pop(0).result()
-                running.extend(pool.submit(_chunk_facts, *chunk) for chunk in islice(chunks, 1))
-                yield from results
-        except BrokenProcessPool:
-            raise HplError(
-                "a process that decodes pictures was killed, perhaps for want of memory; a lower num_workers may help. "
-                "What was done is kept"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    facts = partial(_chunk_facts, size, known)
+    workers = min(num_workers, len(starts))
+    chunked = map(facts, chunks) if workers < 2 else in_order(facts, chunks, workers, _DECODES, "spawn")
+    for results in chunked:
+        yield from results
 
 
-_known: dict[str, bool] = {}  # of a worker process
-
-
-def _start_worker(known: dict[str, bool]) -> None:
-    global _known
-    _known = known
-
-
-def _chunk_facts(files: list[str], pack: list[bool], size: Size) -> list[PictureFacts | str | HplError]:
+def _chunk_facts(size: Size, known: dict[str, bool], chunk: _Chunk) -> list[PictureFacts | str | HplError]:
     results: list[PictureFacts | str | HplError] = []
-    for file, packed in zip(files, pack, strict=True):
+    for file, packed in zip(*chunk, strict=True):
         try:
             data = read_bytes(Path(file))
             digest = hashlib.sha256(data).hexdigest()
-            seen = _known.get(digest)
+            seen = known.get(digest)
             results.append(
                 digest if seen or (seen is False and not packed) else picture_facts(data, file, size if packed else None)
             )

@@ -82,7 +82,7 @@ def _read_folders(root: Path, name: str, pattern: re.Pattern, form: str) -> Read
     in_train, in_test = ({record.person for record in records if record.split == split} for split in ("train", "test"))
     if both := sorted(in_train & in_test - {""}):
         notes.append(f"{len(both)} people are in training and test, such as {both[0]}; the official {name} shares none")
-    return Reading(records=records, tasks=(I2I.name,), notes=notes)
+    return Reading(records=records, tasks=(I2I.name,), notes=notes, listed=False)
 
 
 def read_msmt17(root: Path) -> Reading:
@@ -93,7 +93,8 @@ def read_msmt17(root: Path) -> Reading:
     """
     folders = [folder for pair in _MSMT17_FOLDERS.values() for folder in pair]
     what = "the MSMT17 folder with train/ and test/ (V1) or mask_train_v2/ and mask_test_v2/ (V2), and list_train.txt and so on"
-    home, prefix, notes = find_root(root, (*folders, *_MSMT17_LISTS), what)
+    lists = (*_MSMT17_LISTS, *(name.removesuffix(".txt") for name in _MSMT17_LISTS))
+    home, prefix, notes = find_root(root, (*folders, *lists), what)
     versions = [name for name, pair in _MSMT17_FOLDERS.items() if any((home / folder).is_dir() for folder in pair)]
     if len(versions) > 1:
         raise HplError(
@@ -106,18 +107,34 @@ def read_msmt17(root: Path) -> Reading:
     for name, (side, split, role) in _MSMT17_LISTS.items():
         folder = _MSMT17_FOLDERS[version][side]
         existing_folder(home / folder, f"the {split} pictures of MSMT17 {version}")
-        if name == "list_val.txt" and not (home / name).is_file():
+        file = _find_list(home, name)
+        if name == "list_val.txt" and file is None:
             notes.append("list_val.txt is missing: officially 2,373 of the training pictures")
             continue
+        if file is None:
+            there = sorted(entry.name for entry in home.iterdir() if entry.is_file() and not is_hidden(entry.name))
+            found = f"there are {', '.join(there[:5])}: rename one" if there else "there is no other file"
+            raise HplError(f"{home / name}: file not found; {found}, or fetch it again")
+        if file.name != name:
+            notes.append(f"{file.name} was read for {name}")
         listed = [
-            _listed_picture(line, f"{home / name}: line {number}", home / folder, f"{prefix}{folder}", split, role)
-            for number, line in enumerate(read_utf8(home / name).split("\n"), start=1)
+            _listed_picture(line, f"{file}: line {number}", home / folder, f"{prefix}{folder}", split, role)
+            for number, line in enumerate(read_utf8(file).split("\n"), start=1)
             if line.strip()
         ]
         if not listed:
-            raise HplError(f"{home / name}: no picture; expected lines such as 0000/0000_000_01_0303morning_0015_0.jpg 0")
+            raise HplError(f"{file}: no picture; expected lines such as 0000/0000_000_01_0303morning_0015_0.jpg 0")
         records += listed
     return Reading(records=records, tasks=(I2I.name,), version=version, notes=notes)
+
+
+def _find_list(home: Path, name: str) -> Path | None:
+    """Find a list: of its name, or as programs that hide or repeat suffixes leave it, if there is but one of these."""
+    if (home / name).is_file():
+        return home / name
+    spellings = (name.removesuffix(".txt"), name, f"{name}.txt")
+    others = [entry for entry in sorted(home.iterdir()) if entry.name.lower() in spellings and entry.is_file()]
+    return others[0] if len(others) == 1 else None
 
 
 def _listed_picture(line: str, place: str, folder: Path, prefix: str, split: str, role: str) -> PictureRecord:

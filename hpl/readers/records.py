@@ -41,6 +41,7 @@ class Reading:
     place: str = ""  # what comes before a record's number in a message: "reid_raw.json: record"
     version: str = ""  # of the data set, where there are several: "V1"
     notes: list[str] = field(default_factory=list)  # what a user should know of the reading; complete once records are consumed
+    listed: bool = True  # False: the reader found the pictures on disk, so their names are spelled as there
     own_data: bool = False  # True for a user's own: no official counts, splits that may be missing, perhaps one task alone
 
 
@@ -64,7 +65,7 @@ def existing_folder(root: Path, what: str) -> Path:
 
 
 def find_root(root: Path, markers: Sequence[str], what: str) -> tuple[Path, str, list[str]]:
-    """Find the folder that holds a data set: `root`, or the one folder directly in it, where mirrors nest the set once more.
+    """Find the folder that holds a data set: `root`, or the one folder below it, two deep at most, where mirrors nest the set.
 
     Args:
         markers: files and folders, any one of which shows that the data set is here.
@@ -76,14 +77,25 @@ def find_root(root: Path, markers: Sequence[str], what: str) -> tuple[Path, str,
     existing_folder(root, what)
     if any((root / marker).exists() for marker in markers):
         return root, "", []
-    inside = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and not is_hidden(folder.name)]
-    inside = [folder for folder in inside if any((folder / marker).exists() for marker in markers)]
+    inside, depth = _folders_with(markers, root, _folders_in(root)), "one folder"
     if not inside:
-        raise HplError(f"{root}: none of {', '.join(markers)} is there; expected {what}")
+        level = [folder for parent in _folders_in(root) for folder in _folders_in(parent)]
+        inside, depth = _folders_with(markers, root, level), "two folders"
+    if not inside:
+        entries = sorted(entry.name for entry in root.iterdir() if not is_hidden(entry.name))
+        held = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "") if entries else "nothing"
+        raise HplError(f"{root}: none of {', '.join(markers)} is there; expected {what}; it holds {held}")
     if len(inside) > 1:
-        names = ", ".join(folder.name for folder in inside)
-        raise HplError(f"{root}: several folders hold a data set: {names}; expected one: point `folder` at it")
-    return inside[0], f"{inside[0].name}/", [f"the set was found one folder deeper, in {inside[0].name}/"]
+        raise HplError(f"{root}: several folders hold a data set: {', '.join(inside)}; expected one: point `folder` at it")
+    return root / inside[0], f"{inside[0]}/", [f"the set was found {depth} deeper, in {inside[0]}/"]
+
+
+def _folders_in(parent: Path) -> list[Path]:
+    return [folder for folder in sorted(parent.iterdir()) if folder.is_dir() and not is_hidden(folder.name)]
+
+
+def _folders_with(markers: Sequence[str], root: Path, folders: list[Path]) -> list[str]:
+    return [folder.relative_to(root).as_posix() for folder in folders if any((folder / name).exists() for name in markers)]
 
 
 def is_hidden(name: str) -> bool:

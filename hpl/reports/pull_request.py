@@ -6,7 +6,6 @@ Compares reports/metrics.json and params.yaml of the working tree with those of 
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,8 @@ from ruamel.yaml import YAML, YAMLError
 
 from hpl.files import HplError, run_stage
 from hpl.reports.content import FIGURE_LABELS, MAIN_FIGURES, figure_labels, interval_of, settings_words, signed, with_interval
+from hpl.reports.results import not_scored
+from hpl.runtime.provenance import ask_git
 from hpl.tasks import T2I, TASKS
 
 METRICS, PARAMS, FIGURES_FOLDER = "reports/metrics.json", "params.yaml", "reports/figures"  # as dvc.yaml has them
@@ -43,35 +44,38 @@ def render_comment(base: str, root: Path = Path("."), repository: str = "", sha:
             relative path.
 
     Raises:
-        HplError: git does not know `base`, as in a shallow clone; there are no figures to compare.
+        HplError: git does not know `base`, or cannot be asked, with its reason; there are no figures to compare.
     """
-    found = _git(root, "rev-parse", "--verify", "--quiet", "--short", f"{base}^{{commit}}")
-    if found is None:
-        raise HplError(
-            f"{base}: git knows no such revision here; expected one that was fetched (shallow clone: git fetch --unshallow)"
-        )
-    old_metrics = _parse(_git(root, "show", f"{base}:./{METRICS}") or "{}", json.loads, f"{METRICS} of {base}")
+    status, found, reason = ask_git(root, "rev-parse", "--verify", "--quiet", "--short", f"{base}^{{commit}}")
+    if status:
+        raise HplError(f"{base}: git: {reason}" if reason else _unknown_revision(root, base))
+    old_metrics = _parse(_held(root, base, METRICS) or "{}", json.loads, f"{METRICS} of {base}")
     new_metrics = _parse((root / METRICS).read_text(encoding="utf-8"), json.loads, METRICS) if (root / METRICS).is_file() else {}
     if not new_metrics:
         raise HplError(f"{METRICS}: there are no figures; expected those of `dvc repro`")
     yaml = YAML(typ="safe", pure=True)
-    old_params = _parse(_git(root, "show", f"{base}:./{PARAMS}") or "{}", yaml.load, f"{PARAMS} of {base}")
+    old_params = _parse(_held(root, base, PARAMS) or "{}", yaml.load, f"{PARAMS} of {base}")
     new_params = _parse((root / PARAMS).read_text(encoding="utf-8"), yaml.load, PARAMS)
     changed = changes(old_params, new_params)
     of_data = re.compile(rf"profile$|synthetic\.|preprocess\.|profiles\.{re.escape(str(new_params.get('profile')))}\.data\.")
     same_data = not any(of_data.match(key) for key in changed)
-    sections = [f"### Against `{base}` ({found.strip()})", results_table(old_metrics, new_metrics, same_data)]
+    sections = [f"### Against `{base}` ({found})", results_table(old_metrics, new_metrics, same_data)]
     if not old_metrics:
         sections.append(f"`{base}` holds no {METRICS}.")
     elif not same_data:
         sections.append("Parameters of the data changed, and with them perhaps the test set: no change is judged.")
+    sections += [f"Not scored: `{name}`: {reason}." for name, reason in not_scored(new_metrics).items()]
     same = f" Neither code nor parameters differ from `{base}`: what changed is of the machine." if _same_code(root, base) else ""
     sections.append(
         "In brackets: 95 % intervals over the test people. Another training seed, or another kind of processor, moves figures "
         f"too.{same}"
     )
     shown = {f"{place}.{name}" for (place, _), labels in SHOWN_FIGURES.items() for name in labels}
-    others = {key: change for key, change in changes(old_metrics, new_metrics).items() if key not in shown and "_ci_" not in key}
+    others = {
+        key: change
+        for key, change in changes(old_metrics, new_metrics).items()
+        if key not in shown and "_ci_" not in key and not key.startswith("not_scored.")
+    }
     sections.append("**Parameters.** " + (_change_table(changed) or "None changed."))
     if old_metrics and others:
         table = _change_table(others).strip()
@@ -166,7 +170,10 @@ def _change_table(found: dict[str, tuple[str, str]]) -> str:
 def _pictures(root: Path, repository: str, sha: str) -> list[str]:
     """Link the pictures that are there as Markdown images."""
     if repository and sha:
-        held = [name for name in _PICTURES if _git(root, "cat-file", "-e", f"{sha}:./{name}") is not None]
+        status, listed, reason = ask_git(root, "ls-tree", "--name-only", sha, "--", *_PICTURES)
+        if status:
+            return [f"No pictures: git: {reason}"]
+        held = [name for name in _PICTURES if name in listed.splitlines()]
         return [f"![{_PICTURES[name]}](https://raw.githubusercontent.com/{repository}/{sha}/{name})" for name in held]
     return [f"![{title}]({name})" for name, title in _PICTURES.items() if (root / name).is_file()]
 
@@ -174,7 +181,10 @@ def _pictures(root: Path, repository: str, sha: str) -> list[str]:
 def _same_code(root: Path, base: str) -> bool:
     """Check that what a run depends on is as in `base`, but for its data."""
     code = ("hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt", "requirements.lock")
-    return _git(root, "diff", "--quiet", base, "--", *code) is not None
+    status, _, reason = ask_git(root, "diff", "--quiet", base, "--", *code)
+    if status > 1:
+        raise HplError(f"{base}: git: {reason}")
+    return not status
 
 
 def _parse(text: str, parse: Callable[[str], object], what: str) -> dict:
@@ -187,10 +197,21 @@ def _parse(text: str, parse: Callable[[str], object], what: str) -> dict:
     return content
 
 
-def _git(root: Path, *command: str) -> str | None:
-    """Return what git prints, or None if it says that there is no such thing."""
-    done = subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, encoding="utf-8")
-    return done.stdout if done.returncode == 0 else None
+def _held(root: Path, base: str, name: str) -> str:
+    """Read a file as a revision holds it; empty if it holds none."""
+    for command in (("ls-tree", "--name-only", base, "--", name), ("show", f"{base}:./{name}")):
+        status, text, reason = ask_git(root, *command)
+        if status:
+            raise HplError(f"{base}: {name}: git: {reason}")
+        if not text:
+            break
+    return text
+
+
+def _unknown_revision(root: Path, base: str) -> str:
+    _, shallow, _ = ask_git(root, "rev-parse", "--is-shallow-repository")
+    hint = "this clone is shallow: git fetch --unshallow" if shallow == "true" else "`git fetch` it, or see `git branch -a`"
+    return f"{base}: git knows no such revision here; {hint}"
 
 
 def _main() -> None:

@@ -1,9 +1,12 @@
 """What a model was made from, so that the artefact describes itself: commit, versions, and hashes of its data."""
 
 import hashlib
+import os
 import platform
+import re
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +21,7 @@ def provenance(inputs: dict[str, Path]) -> dict:
 
     Returns:
         commit: the last one that changed the script or a module of ours that it imported, "+ changes" if one of them is not as
-        committed, "unknown" outside of git; versions; data: SHA-256 of each input.
+        committed, "unknown (git: ...)" where git says nothing else, which stderr tells too; versions; data: SHA-256 of each.
     """
     versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
     data = {name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for name, path in inputs.items()}
@@ -34,12 +37,33 @@ def loaded_modules() -> list[str]:
 def _commit() -> str:
     """Of the code that runs alone: committing the results of a run, or other code, must not change what the next run writes."""
     code = ["--", *loaded_modules(), sys.argv[0]]
+    status, last, reason = ask_git(Path("."), "log", "-1", "--format=%H", *code)
+    if not status and last:
+        status, changes, reason = ask_git(Path("."), "status", "--porcelain", *code)
+        if not status:
+            return last + (" + changes" if changes else "")
+    reason = reason or "no commit holds this code"
+    _tell(f"the model cannot say of which commit its code is; git: {reason}")
+    without_paths = re.sub(r"( at)? '/[^']*'", "", reason.partition(" To add ")[0])  # which are of one machine
+    return f"unknown (git: {without_paths})"
+
+
+@cache
+def _tell(text: str) -> None:
+    """Print a line to stderr, once a process."""
+    print(text, file=sys.stderr)
+
+
+def ask_git(root: Path, *command: str) -> tuple[int, str, str]:
+    """Run git in a folder. Returns its exit status, what it prints, and its complaint in one line.
+
+    A status above 1 is a failure, and git said why: a checkout of another user, no repository, an unknown revision, no git.
+    """
+    environment = {**os.environ, "LC_ALL": "C"}
     try:
-        last = _git("log", "-1", "--format=%H", *code)
-        return last + (" + changes" if last and _git("status", "--porcelain", *code) else "") or "unknown"
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(
+            ["git", *command], cwd=root, capture_output=True, env=environment, encoding="utf-8", errors="replace"
+        )
+    except OSError as error:
+        return 127, "", f"it cannot be run ({error.strerror})"
+    return done.returncode, done.stdout.strip(), " ".join(done.stderr.split()).removeprefix("fatal: ")

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpl.backbones.tokenizer import token_lengths, tokenize
 from hpl.backbones.towers import TextTower, at_end, end_positions
@@ -19,6 +22,7 @@ from tests.support.toy import Tables
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 CONTEXT = PARAMS.profiles["paper-cuhk-market"].input.context_length
+CAPTIONS = ["A man, it's 12 o'clock; I'LL go & see!", "l\u00e4den's <b>x</b> &amp; $5.00__", "<end_of_tex> <start of text>"]
 
 
 def words(count: int) -> str:
@@ -33,6 +37,24 @@ def test_a_long_caption_is_cut_and_still_ends(length: int) -> None:
     (ids,) = tokenize([caption], CONTEXT)
     assert ids.tolist() == [BEGIN, *[A] * (kept - 2), END, *[0] * (77 - kept)]
     assert end_positions(ids[None]).tolist() == [kept - 1]
+
+
+@pytest.mark.parametrize("name", ["end_of_text", "start_of_text"])
+@pytest.mark.parametrize("written", ["<{}>", "<{}>".upper(), "&lt;{}&gt;", "\uff1c{}\uff1e"])
+def test_the_name_of_a_special_token_is_text_as_any_other(name: str, written: str) -> None:
+    """However it is spelled: open_clip resolves entities and wide letters, then small letters."""
+    (ids,) = tokenize([f"A man {written.format(name)} in red."], CONTEXT)
+    pieces = open_clip.tokenize(["A man", "<", name, ">", "in red."], CONTEXT)
+    expected = [BEGIN, *(int(id) for row in pieces for id in row if id not in (BEGIN, END, 0)), END]
+    assert ids[: len(expected)].tolist() == expected and not ids[len(expected) :].any()
+    assert end_positions(ids[None]).tolist() == [len(expected) - 1] and token_lengths([written.format(name)]) == [9]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.text() | st.text("<>_'sStTeEofxd 0&;") | st.sampled_from(CAPTIONS), min_size=1, max_size=5))
+def test_every_other_caption_has_the_ids_that_open_clip_gives(captions: list[str]) -> None:
+    expected = open_clip.tokenize(captions, CONTEXT)
+    assert torch.equal(tokenize(captions, CONTEXT), expected)
 
 
 def test_the_feature_of_a_cut_caption_is_that_of_its_beginning() -> None:

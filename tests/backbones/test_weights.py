@@ -4,6 +4,7 @@ import json
 import pickle
 import warnings
 import zipfile
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -116,6 +117,25 @@ def write_torch(content: object, path: Path, legacy: bool = False) -> Path:
     return path
 
 
+def openai_again(change: Callable[[Tensor], Tensor] = lambda value: value, prefix: str = "", *outside: str) -> Callable:
+    """OpenAI's state dict as a user saves it again: `torch.save(torch.jit.load(file).state_dict())` and its like."""
+
+    def write(state: dict[str, Tensor], path: Path) -> Path:
+        write_openai(state, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.jit.load(path, map_location="cpu").state_dict()
+        content = {f"{prefix}{name}": change(value).clone() for name, value in content.items()}
+        if "safetensors" in outside:
+            save_file(content, path)
+            return path
+        for key in outside:
+            content = {"epoch": 3, key: content}
+        return write_torch(content, path)
+
+    return write
+
+
 def irra(state: dict[str, Tensor], prefix: str = "") -> dict:
     """As the IRRA family saves a training: CLIP without its scale, in part in half precision; heads; an optimizer."""
     clip = {
@@ -154,6 +174,17 @@ LAYOUTS = {
         ),
         "PyTorch file",
     ),
+    "openai saved again": (openai_again(), "PyTorch file, OpenAI's state dict"),
+    "openai as floats": (openai_again(torch.Tensor.float), "PyTorch file, OpenAI's state dict"),
+    "openai in halves alone": (openai_again(torch.Tensor.half), "PyTorch file, OpenAI's state dict"),
+    "openai of a card": (openai_again(lambda value: value, "module."), "PyTorch file, OpenAI's state dict"),
+    "openai in state_dict": (openai_again(lambda value: value, "", "state_dict"), "PyTorch file, OpenAI's state dict"),
+    "openai in model": (
+        openai_again(lambda value: value, "_orig_mod.module.", "state_dict", "model"), "PyTorch file, OpenAI's state dict"
+    ),
+    "openai safetensors": (
+        openai_again(lambda value: value, "", "safetensors"), "safetensors file, OpenAI's state dict"
+    ),
     "safetensors": (lambda state, path: save_file(state, path) or path, "safetensors file"),
     "irra": (lambda state, path: write_torch(irra(state), path), "PyTorch file, names of the IRRA family"),
     "irra, two cards": (lambda state, path: write_torch(irra(state, "module."), path), "PyTorch file, names of the IRRA family"),
@@ -174,7 +205,9 @@ def test_every_layout_gives_the_features_of_plain_open_clip(layout: str, tmp_pat
     model, config, account = create_backbone(choose(path), SQUARE)
     assert_same(model, expected)
     assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in model.parameters())
-    assert account.weights == str(path) and account.layout == named and not account.resized and not account.notes
+    assert account.weights == str(path) and account.layout == named and not account.resized
+    told = "openai" in layout or "irra" in layout
+    assert len(account.notes) == (not told)  # that the activation is an assumption
     if "irra" in layout:
         assert account.missing == ["logit_scale"] and float(model.logit_scale.detach()) == pytest.approx(2.659, abs=1e-3)
         heads = [name.removeprefix("module.") for name in account.unexpected]
@@ -198,6 +231,41 @@ def test_gelu_too_and_open_clip_reads_the_same_file_alike(layout: str, tmp_path:
     model, config, _ = create_backbone(choose(path, "Small"), SQUARE)
     assert_same(model, open_clip.create_model("Small", pretrained=str(path)).eval())
     assert not torch.equal(model.encode_text(IDS), plain(quick_gelu=True).encode_text(IDS))
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if "openai" in layout])
+def test_openais_weights_are_known_in_every_container_and_tell_their_grid(layout: str, tmp_path: Path) -> None:
+    """Plain open_clip's GELU would give other features without a word."""
+    path = LAYOUTS[layout][0](plain().state_dict(), tmp_path / "weights")
+    assert read_weight_file(path).from_openai and read_weight_file(path).resolution == 24
+    with pytest.raises(HplError, match="OpenAI's weights, which want QuickGELU; expected backbone.model: Small-quickgelu"):
+        create_backbone(choose(path, "Small"), SQUARE)
+
+
+def test_a_part_of_openais_numbers_decides_nothing_and_odd_ones_are_no_crash(tmp_path: Path) -> None:
+    state = plain().state_dict()
+    file = read_weight_file(write_torch(state | {"input_resolution": torch.tensor(24)}, tmp_path / "some.pt"))
+    assert not file.from_openai and file.state.keys() == state.keys()
+    numbers = {"context_length": torch.tensor(16), "vocab_size": torch.tensor(49408)}
+    for side in (torch.tensor(float("nan")), torch.ones(2)):
+        file = read_weight_file(write_torch(state | numbers | {"input_resolution": side}, tmp_path / "odd.pt"))
+        assert file.from_openai and file.resolution is None
+
+
+def test_an_activation_that_the_file_does_not_tell_is_said_to_be_an_assumption(tmp_path: Path) -> None:
+    """The same bytes do for both models, a stripped state dict of OpenAI's too: each gives features of its own."""
+    path = write_torch(plain().state_dict(), tmp_path / "clip.pt")
+    for name, quick, text in (
+        ("Small", False, "taken for GELU, as Small has it. If it was trained with QuickGELU (OpenAI, DFN, MetaCLIP), set "
+         "backbone.model: Small-quickgelu"),
+        ("Small-quickgelu", True, "taken for QuickGELU, as Small-quickgelu has it. If it was trained with GELU "
+         "(most of open_clip), set backbone.model: Small"),
+    ):  # fmt: skip
+        model, config, account = create_backbone(choose(path, name), SQUARE)
+        assert_same(model, plain(quick_gelu=quick))
+        assert account.notes == [f"the file does not tell its activation: {text}"] == account.lines()[-1:]
+        save_backbone(tmp_path, model, config, account)
+        assert json.loads((tmp_path / "account.json").read_text())["notes"] == account.notes
 
 
 def test_openais_archive_is_read_as_torch_reads_it(tmp_path: Path) -> None:
@@ -390,7 +458,7 @@ def test_which_grid_a_table_has(count: int, grid: tuple, native: tuple | None, e
 def test_pixels_that_no_patch_sees_are_told(tmp_path: Path) -> None:
     path = write_torch(plain().state_dict(), tmp_path / "clip.pt")
     _, _, account = create_backbone(choose(path), Input(height=27, width=24, context_length=16))
-    assert account.notes == ["3 rows and 0 columns of pixels, at the bottom and the right, lie in no patch"]
+    assert account.notes[1:] == ["3 rows and 0 columns of pixels, at the bottom and the right, lie in no patch"]
 
 
 # Files that are none
@@ -627,7 +695,7 @@ def test_overlapping_patches_see_their_pixels_with_their_positions(stride: int, 
     assert visual.grid_size == grid and config["stride"] == stride and config["vision_cfg"]["image_size"] == list(size)
     assert account.resized == ({} if grid == (4, 4) else {"visual.positional_embedding": [[4, 4], list(grid)]})
     rest = size[0] - ((grid[0] - 1) * stride + 6), size[1] - ((grid[1] - 1) * stride + 6)
-    assert len(account.notes) == (max(rest) > 0)
+    assert len(account.notes) == 1 + (max(rest) > 0)
 
     patches = torch.stack(
         [images[:, :, i * stride : i * stride + 6, j * stride : j * stride + 6] for i in range(grid[0]) for j in range(grid[1])],

@@ -1,6 +1,9 @@
 """Training pictures come from the packed arrays, from files, or from both; workers change nothing and name a bad file."""
 
+import multiprocessing
+import os
 import pickle
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +114,25 @@ def test_a_worker_names_the_bad_file_and_nothing_else(images: pd.DataFrame, tmp_
     with pytest.raises(HplError) as caught:
         list(load_steps(StepDataset(reader(images, tmp_path), CAPTIONS, 32, steps(), 2, 0.5), num_workers, CPU))
     assert str(caught.value) == f"{tmp_path / '7.png'}: picture not found"
+
+
+class Killed:
+    """Stands in for TrainingPictures where memory runs out: the system kills who reads."""
+
+    def read(self, image_ids: np.ndarray) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return torch.empty(0)
+
+
+def test_a_worker_killed_for_memory_is_one_line_that_says_what_to_lower() -> None:
+    said = "a process that reads training pictures was killed by SIGKILL, perhaps for want of memory; a lower loader_workers"
+    with pytest.raises(HplError, match=said):
+        list(load_steps(StepDataset(Killed(), CAPTIONS, 32, steps(), 2, 0.5), 2, CPU))
+
+
+def test_whoever_stops_training_stops_the_workers(images: pd.DataFrame, tmp_path: Path) -> None:
+    batches = load_steps(StepDataset(reader(images, tmp_path), CAPTIONS, 32, steps(), 2, 0.5), 2, CPU)
+    next(batches)
+    before = {child.pid for child in multiprocessing.active_children()}
+    batches.close()
+    assert before and not {child.pid for child in multiprocessing.active_children()}

@@ -280,6 +280,25 @@ def test_one_name_in_two_spellings_is_one_person(tmp_path: Path) -> None:
     assert people == ["Jos\u00e9", "Jos\u00e9", "7", "7", "", "v7.0"]
 
 
+NFC, NFD = "Jos\u00e9", "Jose\u0301"  # `ls` shows the same
+
+
+@pytest.mark.parametrize(("picture", "text"), [(NFC, NFD), (NFD, NFC), (NFC, NFC), (NFD, NFD)])
+def test_captions_are_found_however_their_accents_are_written(tmp_path: Path, picture: str, text: str) -> None:
+    touch(tmp_path, f"anna/{picture}.jpg", "anna/Jose.jpg")
+    (tmp_path / "anna" / f"{text}.txt").write_text("A woman.")
+    records = {record.path: record.captions for record in read_folders(tmp_path).records}
+    assert records == {"anna/Jose.jpg": (), f"anna/{picture}.jpg": ("A woman.",)}  # the path is that of the disk
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "txt"])
+def test_two_files_of_one_name_are_an_error_that_names_both(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, f"anna/{NFC}.jpg", f"anna/{NFC}.{suffix}", f"anna/{NFD}.{suffix}")
+    with pytest.raises(HplError) as caught:
+        list(read_folders(tmp_path).records)
+    assert rf"anna: 'Jose\u0301.{suffix}' and 'Jos\xe9.{suffix}' are one name" in str(caught.value)
+
+
 def test_folders_of_splits(tmp_path: Path) -> None:
     files = "train/7/1.jpg Val/8/2.jpg test/9/3.jpg query/10/4.jpg gallery/10/5.jpg gallery/-1/6.jpg test/Distractors/7.jpg"
     records = {record.path: record for record in read_folders(touch(tmp_path, *files.split())).records}
@@ -304,6 +323,46 @@ def test_the_camera_stands_in_the_file_name(tmp_path: Path) -> None:
         list(read_folders(tmp_path, r"_(\w)\d").records)
     with pytest.raises(HplError, match=r"anna/x_c12_1.jpg: no camera in the file name"):
         list(read_folders(tmp_path, r"x_(k)?").records)
+
+
+PEOPLE_IN_CAMERAS = [f"cam0{camera}/{person}/1.jpg" for camera in (1, 2, 3) for person in ("anna", "ben", "carl", "dora")]
+
+
+def test_cameras_above_the_people_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        HplError, match="3 folders such as cam01 and cam03 hold the same 4 folders, such as anna: cameras above people"
+    ):
+        read_folders(touch(tmp_path / "alone", *PEOPLE_IN_CAMERAS))
+    with pytest.raises(HplError, match="2 folders such as c1 and c2 hold the same 1 folders, such as ben"):
+        read_folders(touch(tmp_path / "few", "c1/anna/1.jpg", "c1/ben/1.jpg", "c2/ben/1.jpg", "c2/carl/1.jpg"))
+    with pytest.raises(
+        HplError, match=f"{tmp_path}/split/train: .* expected <person>/<camera>/<picture>, and camera_pattern, or"
+    ):
+        read_folders(touch(tmp_path / "split", *(f"train/{file}" for file in PEOPLE_IN_CAMERAS), "test/eve/1.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("files", "note"),
+    [
+        (
+            [file.replace("cam0", "gate") for file in PEOPLE_IN_CAMERAS],
+            "every one holds folders such as anna; if those are people",
+        ),
+        (["cam01/1.jpg", "cam02/2.jpg"], "2 folders such as cam01 and cam02 were taken for people, and are called like cameras"),
+        ([f"{person}/cam{camera}/1.jpg" for person in ("anna", "ben") for camera in (1, 2, 3)], ""),
+        ([f"p{person}/seq{number}/1.jpg" for person in range(5) for number in range(2)], ""),
+        (["anna/day/1.jpg", "ben/1.jpg"], ""),
+        (["c1/1.jpg", "bob/1.jpg"], ""),
+    ],
+)
+def test_what_may_be_cameras_or_people_is_told_and_people_are_left_alone(tmp_path: Path, files: list[str], note: str) -> None:
+    notes = read_folders(touch(tmp_path, *files)).notes
+    assert note in notes[0] if note else notes == []
+
+
+def test_the_camera_may_be_a_folder_below_the_person(tmp_path: Path) -> None:
+    root = touch(tmp_path, "anna/cam1/1.jpg", "anna/cam2/cam7_2.jpg", "ben/1_cam3.jpg")
+    assert [record.camid for record in read_folders(root, r"cam(\d+)").records] == [1, 7, 3]
 
 
 @pytest.mark.parametrize(
@@ -367,7 +426,10 @@ def test_people_one_folder_deeper_are_found(tmp_path: Path) -> None:
     touch(tmp_path, "export/train/anna/1.jpg", "export/test/ben/2.jpg")
     reading = read_folders(tmp_path)
     assert [(record.person, record.split) for record in reading.records] == [("ben", "test"), ("anna", "train")]
-    assert "one folder deeper, in export/" in reading.notes[0]
+    assert reading.notes == ["the people were found deeper, in export/"]
+    assert read_folders(touch(tmp_path / "two", "a/b/train/anna/1.jpg")).notes == ["the people were found deeper, in a/b/"]
+    records = list(read_folders(touch(tmp_path / "more", "a/b/anna/1.jpg", "a/b/ben/2.jpg")).records)
+    assert [record.person for record in records] == ["anna", "ben"]  # not one person, b
     lonely = touch(tmp_path / "lonely", "anna/1.jpg", "anna/day/2.jpg")
     assert {record.person for record in read_folders(lonely).records} == {"anna"}
 

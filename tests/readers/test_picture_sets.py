@@ -123,6 +123,32 @@ def test_a_mirror_that_nests_the_set_once_more(request, tmp_path: Path, fixture:
     assert [record.path for record in reading.records] == [f"{root.name}/{path}" for path in plain]
     assert all((tmp_path / record.path).is_file() for record in reading.records)
     assert reading.notes == [f"the set was found one folder deeper, in {root.name}/"]
+    (tmp_path / "MSMT17").mkdir()
+    root.rename(tmp_path / "MSMT17" / root.name)
+    reading = reader(tmp_path)
+    assert [record.path for record in reading.records] == [f"MSMT17/{root.name}/{path}" for path in plain]
+    assert all((tmp_path / record.path).is_file() for record in reading.records)
+    assert reading.notes == [f"the set was found two folders deeper, in MSMT17/{root.name}/"]
+    (tmp_path / "MSMT17" / "more").mkdir()
+    (tmp_path / "MSMT17" / root.name).rename(tmp_path / "MSMT17" / "more" / root.name)
+    with pytest.raises(HplError, match="is there; expected .*; it holds MSMT17$"):
+        reader(tmp_path)
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}.txt.txt", "{}.TXT"])
+def test_msmt17_lists_whose_suffix_a_program_hid_or_repeated(msmt17: Path, spelling: str) -> None:
+    plain = read_msmt17(msmt17).records
+    for name in LISTS:
+        (msmt17 / name).rename(msmt17 / spelling.format(name.removesuffix(".txt")))
+    reading = read_msmt17(msmt17)
+    assert list(reading.records) == list(plain)
+    assert reading.notes == [f"{spelling.format(name.removesuffix('.txt'))} was read for {name}" for name in LISTS]
+    first = msmt17 / spelling.format("list_query")
+    (msmt17 / "list_query.Txt").write_bytes(first.read_bytes())
+    with pytest.raises(HplError, match=r"list_query.txt: file not found; there are .*list_query.Txt.*: rename one"):
+        read_msmt17(msmt17)
+    first.rename(msmt17 / "list_query.txt")  # the official name decides
+    assert len(read_msmt17(msmt17).records) == len(plain)
 
 
 def test_msmt17(msmt17: Path) -> None:

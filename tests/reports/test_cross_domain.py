@@ -1,6 +1,7 @@
 """The cross-domain matrix, from runs that DVC and git hold."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         commit(
             folder, f"cuhk-{seed}", ["CUHK-PEDES", "Market-1501"], {"datasets": first, "t2i": T2I, "i2i": I2I, "others": others}
         )
-    commit(folder, "icfg", ["ICFG-PEDES"], {"datasets": {"t2i": "CUHK-PEDES"}, "t2i": {"rank1": 1.0, "mAP": 2.0}})
+    missing = {"Market-1501": {"i2i": "all 9 pictures are by camera 3"}}
+    icfg = {"datasets": {"t2i": "CUHK-PEDES"}, "t2i": {"rank1": 1.0, "mAP": 2.0}, "not_scored": missing}
+    commit(folder, "icfg", ["ICFG-PEDES"], icfg)
     commit(folder, "old", ["ICFG-PEDES"], {"t2i": T2I})
     ranked = {
         "datasets": {"t2i": "CUHK-PEDES"},
@@ -72,6 +75,12 @@ def test_rows_are_what_was_trained_on_and_columns_what_was_tested(repository: Pa
     ]
 
 
+def test_what_was_not_scored_is_said_with_its_reason(repository: Path) -> None:
+    text = cross_domain(["cuhk-0", "icfg"])
+    assert text.count("Not scored: `Market-1501, image to image`: all 9 pictures are by camera 3.") == 1
+    assert "Not scored" not in cross_domain(["cuhk-0"])
+
+
 def test_other_methods_and_settings_are_rows_of_their_own_and_a_run_named_twice_counts_once(repository: Path) -> None:
     lines = cross_domain(["icfg", "ranked", "weight", "icfg"]).splitlines()
     assert [line for line in lines if line.startswith("| ICFG")] == [
@@ -92,3 +101,14 @@ def test_other_methods_and_settings_are_rows_of_their_own_and_a_run_named_twice_
 def test_a_run_that_cannot_be_read_is_named(repository: Path, revision: str, complaint: str) -> None:
     with pytest.raises(HplError, match=complaint):
         cross_domain(["icfg", revision])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_checkout_of_another_user_is_told_as_git_tells_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, "/dev/null")
+    for path in (repository, repository / ".git"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(HplError, match=r"^git: detected dubious ownership in repository at .* safe.directory") as caught:
+        cross_domain(["icfg"])
+    assert "\n" not in str(caught.value)

@@ -123,6 +123,14 @@ def test_the_comment_has_figures_parameters_and_pictures(repository: Path) -> No
     assert "None changed" in render_comment("HEAD", repository)
 
 
+def test_what_is_not_scored_is_said_with_its_reason(repository: Path) -> None:
+    content = {"t2i": NEW, "not_scored": {"X": {"i2i": "all 9 pictures are by camera 3"}}}
+    (repository / "reports/metrics.json").write_text(json.dumps(content))
+    text = render_comment("main", repository)
+    assert "\n\nNot scored: `X, image to image`: all 9 pictures are by camera 3.\n\n" in text and "not_scored" not in text
+    assert "| I2I mAP | 5.00 | - | - |" in text
+
+
 def test_what_data_and_machine_may_have_changed_is_said(repository: Path) -> None:
     assert "Neither code nor parameters differ from `HEAD`" in render_comment("HEAD", repository)
     assert "Neither code" not in render_comment("main~1", repository) and "95 % intervals over the test people" in render_comment(
@@ -171,13 +179,34 @@ def test_a_base_without_figures_is_said(repository: Path) -> None:
 def test_a_base_that_was_not_fetched_is_named(repository: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "-q", "--depth", "1", f"file://{repository}", "shallow")
     for base in ("origin/main~1", "origin/elsewhere"):
-        with pytest.raises(HplError, match=f"{base}: git knows no such revision here"):
+        with pytest.raises(HplError, match=f"{base}: git knows no such revision here; this clone is shallow: git fetch --unshal"):
             render_comment(base, tmp_path / "shallow")
+    with pytest.raises(HplError, match="elsewhere: git knows no such revision here; `git fetch` it") as caught:
+        render_comment("elsewhere", repository)
+    assert "shallow" not in str(caught.value)
     assert "| T2I R1 |" in render_comment("origin/main", tmp_path / "shallow")
     outside = tmp_path / "outside"
     outside.mkdir()
-    with pytest.raises(HplError, match="git knows no such revision"):
+    with pytest.raises(HplError, match="main: git: not a git repository"):
         render_comment("main", outside)
+
+
+def test_a_checkout_of_another_user_is_no_shallow_clone(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where git fails later: what it says is passed on, in one line, and not taken for `there is no such file`."""
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, "/dev/null")
+    whole = render_comment("main~1", repository)
+    blob = git(repository, "rev-parse", "main~1:params.yaml")
+    (repository / ".git/objects" / blob[:2] / blob[2:]).rename(repository / "kept")
+    with pytest.raises(HplError, match="main~1: params.yaml: git: bad object"):
+        render_comment("main~1", repository)
+    (repository / "kept").rename(repository / ".git/objects" / blob[:2] / blob[2:])
+    assert render_comment("main~1", repository) == whole
+    assert "No pictures: git: " in render_comment("main~1", repository, "owner/name", "0" * 40)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(HplError, match="main~1: git: detected dubious ownership in repository at .* safe.directory") as caught:
+        render_comment("main~1", repository)
+    assert "shallow" not in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_command_prints_it_or_one_error(repository: Path) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,12 +45,15 @@ def commit(folder: Path) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-def describe(folder: Path) -> dict:
-    command = [sys.executable, "script.py"]
-    run = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=True, env={"PYTHONPATH": ".", "PATH": "/usr/bin:/bin"}
+def run(folder: Path, script: str = "script.py", **environment: str) -> subprocess.CompletedProcess:
+    clean = {"PYTHONPATH": ".", "PATH": "/usr/bin:/bin", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+    return subprocess.run(
+        [sys.executable, script], cwd=folder, capture_output=True, text=True, check=True, env=clean | environment
     )
-    return json.loads(run.stdout)
+
+
+def describe(folder: Path) -> dict:
+    return json.loads(run(folder).stdout)
 
 
 def test_commit_versions_and_data(project: Path) -> None:
@@ -67,6 +72,39 @@ def test_commit_versions_and_data(project: Path) -> None:
     assert describe(project)["commit"] == git(project, "rev-parse", "HEAD")
 
 
-def test_outside_of_git_the_commit_is_unknown(project: Path) -> None:
-    (project / ".git").rename(project.parent / "elsewhere")
-    assert describe(project)["commit"] == "unknown"
+def refused(folder: Path, **environment: str) -> tuple[str, str]:
+    """What is written, and what stderr says, where git refuses: a script that asks twice tells it once."""
+    (folder / "script.py").write_text(SCRIPT + SCRIPT)
+    done = run(folder, **environment)
+    first, second = (json.loads(line)["commit"] for line in done.stdout.splitlines())
+    assert first == second and done.stderr.count("git: ") == 1
+    return first, done.stderr
+
+
+def test_outside_of_git_the_commit_is_unknown_and_why(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    written, told = refused(project, GIT_CEILING_DIRECTORIES=str(project.parent))
+    assert written == "unknown (git: not a git repository (or any of the parent directories): .git)"
+    assert told == "the model cannot say of which commit its code is; " + written[len("unknown (") : -1] + "\n"
+
+
+@pytest.mark.parametrize("way", ["chown", "assumed"])
+def test_in_a_checkout_of_another_user_git_says_so(project: Path, way: str) -> None:
+    """As in a container; the path of the machine stays out of what is written."""
+    if way == "chown" and os.geteuid():
+        pytest.skip("only root can give a folder away")
+    environment = {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"} if way == "assumed" else {}
+    for path in (project, project / ".git") if way == "chown" else ():
+        os.chown(path, 12345, 12345)
+    written, told = refused(project, **environment)
+    assert written == "unknown (git: detected dubious ownership in repository)"
+    assert f"ownership in repository at '{project}' To add" in told and f"safe.directory {project}\n" in told
+
+
+def test_code_that_was_never_committed_and_a_missing_git(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    git(project, "init", "-q", "-b", "main")
+    assert refused(project)[0] == "unknown (git: your current branch 'main' does not have any commits yet)"
+    git(project, "commit", "-qm", "empty", "--allow-empty")
+    assert refused(project)[0] == "unknown (git: no commit holds this code)"
+    assert refused(project, PATH="/nowhere")[0] == "unknown (git: it cannot be run (No such file or directory))"
