@@ -257,10 +257,11 @@ def _inner(folder: Path) -> list[Path]:
 def folders(root: Path) -> list[Record]:
     tops = _inner(root)
     need(tops)
-    if len(tops) == 1 and tops[0].name.lower() not in ROLES:
+    while len(tops) == 1 and tops[0].name.lower() not in ROLES:
         names = _shown(tops[0])
-        if any((tops[0] / name).is_dir() for name in names) and not any(_ending(name) in PICTURES for name in names):
-            tops = _inner(tops[0])
+        if not any((tops[0] / name).is_dir() for name in names) or any(_ending(name) in PICTURES for name in names):
+            break
+        tops = _inner(tops[0])
     are_splits = [top.name.lower() in ROLES for top in tops]
     need(all(are_splits) or not any(are_splits))
     records: list[Record] = []
