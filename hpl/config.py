@@ -268,6 +268,9 @@ class Evaluate(_Section):
     composed_weight: Share
 
 
+PROMPT_WORDS = 8  # tokens of a prompt that are words, its begin and its end (hpl/prompts/template.py)
+
+
 class Profile(_Section):
     data: Data
     input: Input
@@ -285,11 +288,20 @@ class Profile(_Section):
             raise ValueError(
                 f"pretrain.epochs = {self.pretrain.epochs} needs a data set with use: [pretrain]; expected 0 epochs or such a set"
             )
+        sides = self.input.height, self.input.width
+        if self.train.pad >= min(sides):
+            raise ValueError(
+                f"train.pad = {self.train.pad} is no border of input.height x width = {sides[0]} x {sides[1]}; expected less"
+            )
         if self.backbone.source == "scratch":
-            patch, sides = self.backbone.patch_size, (self.input.height, self.input.width)
+            patch = self.backbone.patch_size
             size = f"input.height x width = {sides[0]} x {sides[1]}"
             if min(sides) < patch:
                 raise ValueError(f"backbone.patch_size = {patch} is more than a side of {size}")
+            if self.backbone.embed_dim % self.inversion.heads:
+                raise ValueError(
+                    f"inversion.heads = {self.inversion.heads} does not divide backbone.embed_dim = {self.backbone.embed_dim}"
+                )
             if self.backbone.stride in (None, patch) and any(side % patch for side in sides):
                 raise ValueError(f"backbone.patch_size = {patch} does not divide {size}")
         return self
@@ -351,6 +363,16 @@ class Params(_Section):
     def _profile_exists(self) -> "Params":
         if self.profile not in self.profiles:
             raise ValueError(f"profile = {self.profile!r}; expected one of {', '.join(self.profiles)}")
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_fits(self) -> "Params":
+        length, room = PROMPT_WORDS + self.prompt.id_tokens + self.prompt.instance_tokens, self.active.input.context_length
+        if self.prompt.enabled and length > room:
+            raise ValueError(
+                f"prompt.id_tokens = {self.prompt.id_tokens} and prompt.instance_tokens = {self.prompt.instance_tokens} make "
+                f"prompts of {length} tokens; expected at most profiles.{self.profile}.input.context_length = {room}"
+            )
         return self
 
     @property

@@ -11,7 +11,7 @@ from hpl.files import kept_folder, output_folder, run_stage, write_json
 from hpl.manifests.tables import Manifests
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.figures import arrange, encode_sets, score_sets, scores_tables
-from hpl.retrieval.sets import read_test_sets
+from hpl.retrieval.sets import read_test_sets, unscored
 from hpl.runtime.checkpoint import Checkpoint, work_key
 from hpl.runtime.device import prepare_device
 from hpl.runtime.distributed import rank, run_processes
@@ -31,14 +31,15 @@ def main() -> None:
         if rank():
             return  # the first process scores and writes
         results = score_sets(encoded, profile.evaluate)
-        floors = evaluate_histograms(tables, profile.input)
+        floors = evaluate_histograms(tables, profile.input, checkpoint.folder)
 
         with output_folder(baselines) as folder:
             for name, table in scores_tables(results).items():
                 table.to_parquet(folder / f"{name}.parquet", index=False)
             write_json(folder / "histograms.json", {floor: variant for floor, (_, variant) in floors.items()})
         histograms = {floor: histogram for floor, (histogram, _) in floors.items()}
-        write_json(figures, {"zero_shot": arrange(results, intervals=True), **histograms})
+        zero_shot = arrange(results, intervals=True) | unscored(each.dataset for each in encoded)
+        write_json(figures, {"zero_shot": zero_shot, **histograms})
 
 
 if __name__ == "__main__":

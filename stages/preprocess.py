@@ -5,12 +5,17 @@ from pathlib import Path
 
 from hpl.config import load_params
 from hpl.files import kept_folder, run_stage
+from hpl.manifests.tables import Manifests
 from hpl.readers.build import build_manifests
+from hpl.retrieval.checks import check_manifests
 
 
 def main() -> None:
     raw, manifests, packed = map(Path, sys.argv[1:])
-    build_manifests(raw, load_params(), manifests, packed, kept_folder("preprocess"))
+    params = load_params()
+    build_manifests(raw, params, manifests, packed, kept_folder("preprocess"))
+    for remark in check_manifests(params, Manifests(manifests)):
+        print(remark, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -179,6 +179,17 @@ def test_a_key_in_the_wrong_section_is_found_elsewhere(tmp_path: Path) -> None:
         ("stride: null", "stride: 0", "profiles.bundled.backbone.stride = 0: expected greater than or equal to 1"),
         ("height: 96", "height: 8", "backbone.patch_size = 16 is more than a side of input.height x width = 8 x 48"),
         ("vision_heads: 4", "vision_heads: 3", "vision_heads = 3 does not divide vision_width = 128"),
+        (
+            "heads: 4                # attention",
+            "heads: 3                # attention",
+            "inversion.heads = 3 does not divide backbone.embed_dim = 128",
+        ),
+        ("pad: 4 ", "pad: 48 ", "train.pad = 48 is no border of input.height x width = 96 x 48; expected less"),
+        (
+            "id_tokens: 4",
+            "id_tokens: 53",
+            "prompt.instance_tokens = 4 make prompts of 65 tokens; expected at most profiles.bundled.input.context_length = 64",
+        ),
         ("num_instances: 4", "num_instances: 5", "num_instances = 5 does not divide i2i_batch = 64"),
         ("folder: CUHK-PEDES", "folder: ../elsewhere", "expected a folder inside data/raw/<profile>/"),
         ("device: auto", "device: gpu", "device = 'gpu': expected the form"),

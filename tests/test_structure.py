@@ -13,7 +13,7 @@ from tests.support.syntax import function_lines, imported_names, parse, public_n
 
 LEVELS = [
     ["files", "tasks"],
-    ["config"],
+    ["config", "workers"],
     ["runtime", "manifests", "losses", "evaluation", "backbones", "synthetic"],
     ["readers", "batches"],
     ["retrieval", "reports"],

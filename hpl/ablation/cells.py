@@ -16,6 +16,7 @@ from hpl.manifests.tables import Manifests
 from hpl.prompts.cache import FeatureCache, cache_features
 from hpl.prompts.construct import construct_prompts
 from hpl.prompts.learned import load_prompts, save_prompts
+from hpl.retrieval.checks import refuse, training_faults
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.figures import evaluate_towers
 from hpl.runtime.checkpoint import Checkpoint, work_key
@@ -42,6 +43,7 @@ def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone:
         HplError: a loss is not finite; the same cell is running in another process.
     """
     profile, data = params.active, TrainingData(Manifests(manifests), packed)
+    refuse(training_faults(params, data.manifests))
     prompts = share_prompts(params, manifests, packed, backbone, kept) if params.prompt.enabled else None
     key = work_key([manifests, packed, backbone], params.model_dump(include=_USED), profile)
     with Checkpoint(kept / "cells" / f"{name}-{key}", params.checkpoint_seconds) as checkpoint:

@@ -13,9 +13,12 @@ from hpl.evaluation.protocols import Rule
 from hpl.evaluation.scores import Observer, Scores, rounded
 from hpl.evaluation.similarity import unit
 from hpl.retrieval.figures import Encoded, Result, arrange, score_sets, scores_tables
+from hpl.retrieval.sets import unscored
 from hpl.tasks import I2I, T2I, TASKS, Task
 
 NUM_TOKENS = 2000  # pictures whose two tokens are kept, at most
+_NO_STRANGERS = "queries of both known people and strangers are needed; expected two people or more with something to find"
+_NO_PAIRS = "no described person has another picture to ask with that leaves something to find; expected more, or more cameras"
 TOKEN_SEED = 0  # of the choice of people among them
 
 
@@ -23,9 +26,10 @@ def evaluate_model(encoded: list[Encoded], options: Evaluate) -> tuple[dict, dic
     """Compute all figures of a model, and the tables behind them.
 
     Returns:
-        What metrics.json holds: `arrange`'s figures with bootstrap intervals; `datasets`, the names of the first set of each
-        task; `open_set` of these; `composed` of the first set with captions; `settings`, where something is on that is off by
-        default. Tables by name: rank_lists_t2i, rank_lists_i2i, scores_t2i, scores_i2i, similarities.
+        What metrics.json holds: `arrange`'s figures with intervals; `datasets`, the names of the first set of each task;
+        `open_set` of these; `composed` of the first set with captions; `not_scored`, by set, why it lacks one of these figures;
+        `settings`, where something is on that is off by default.
+        Tables by name: rank_lists_t2i, rank_lists_i2i, scores_t2i, scores_i2i, similarities.
     """
 
     def observe(each: Encoded, task: Task, rule: Rule) -> tuple[Observer, ...]:
@@ -36,11 +40,17 @@ def evaluate_model(encoded: list[Encoded], options: Evaluate) -> tuple[dict, dic
     first = {result.task.name: result for result in reversed(results)}
     headline: dict[str, dict] = {"datasets": {name: result.dataset.name for name, result in first.items()}}
     headline["open_set"] = {name: rounded(result.observers[2].figures()) for name, result in first.items()}
-    headline["open_set"] = {name: figures for name, figures in headline["open_set"].items() if figures}
+    missing = unscored(each.dataset for each in encoded).get("not_scored", {})
+    for name in [name for name, figures in headline["open_set"].items() if not figures]:
+        missing.setdefault(first[name].dataset.name, {})[f"open_set_{name}"] = _NO_STRANGERS
+        del headline["open_set"][name]
     if T2I.name in first:
         asked = next(each for each in encoded if each.dataset is first[T2I.name].dataset)
         composed = evaluate_composed(asked, options.composed_weight)
         headline["composed"] = {kind: rounded(figures) for kind, figures in composed.items()}
+        if not composed:
+            missing.setdefault(asked.dataset.name, {})["composed"] = _NO_PAIRS
+    headline["not_scored"] = missing
     headline["settings"] = {name: 1 for name in ("rerank", "flip") if getattr(options, name)}
     metrics = arrange(results, intervals=True) | {name: values for name, values in headline.items() if values}
     return metrics, scores_tables(results) | _observed_tables(results)

@@ -27,19 +27,19 @@ VARIANTS = {
 }
 
 
-def evaluate_histograms(tables: Manifests, size: Input) -> dict[str, tuple[dict, str]]:
+def evaluate_histograms(tables: Manifests, size: Input, below: Path | None = None) -> dict[str, tuple[dict, str]]:
     """Compute the image-to-image figures of the best colour histogram of each floor, and which one it is for the first data set.
 
     Two floors, which say how hard the pictures are: `colour_histogram` counts the whole picture, `colour_histogram_middle` leaves
     out the background at both sides. Each is the best of VARIANTS by its own mAP on the test split, in its favour. One pass reads
-    the pictures, a block at a time, and keeps the counts on disk; they are scored one variant at a time.
+    the pictures, a block at a time, and keeps the counts on disk `below` a folder; they are scored one variant at a time.
     """
     best: dict[str, list[Result]] = {floor: [] for floor in FLOORS}
     chosen: dict[str, str] = {}
     for dataset in read_test_sets(tables):
         if I2I not in dataset.tasks:
             continue
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory(dir=below) as folder:
             kept = _keep_histograms(tables, dataset, size, Path(folder))
             for floor in FLOORS:
                 results = {name: _score(dataset, kept[floor, name]) for name in VARIANTS}

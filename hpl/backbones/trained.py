@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hpl.backbones.towers import ImageTower, TextTower
-from hpl.backbones.weights import build_clip
-from hpl.files import HplError, read_json, write_json
+from hpl.backbones.weights import build_described
+from hpl.files import HplError, parsing, read_json, write_json
 
 _DESCRIPTION_FILE, _TENSORS_FILE = "model.json", "model.safetensors"
 
@@ -25,8 +25,9 @@ def load_trained(folder: Path) -> tuple[ImageTower, TextTower, dict]:
     if not (folder / _TENSORS_FILE).is_file():
         raise HplError(f"{folder / _TENSORS_FILE}: file not found; run the train stage")
     description = read_json(folder / _DESCRIPTION_FILE)
-    clip = build_clip(description["clip"])
-    images, texts = ImageTower(clip, task_routing=description["task_routing"]), TextTower(clip)
-    towers = nn.ModuleDict({"images": images, "texts": texts}).eval()
-    towers.load_state_dict(load_file(folder / _TENSORS_FILE))
+    with parsing(folder, "delete it and run the train stage again"):
+        tensors = load_file(folder / _TENSORS_FILE)
+        clip = build_described(description["clip"], tensors)
+        images, texts = ImageTower(clip, task_routing=description["task_routing"] is True), TextTower(clip)
+        nn.ModuleDict({"images": images, "texts": texts}).eval().load_state_dict(tensors)
     return images, texts, description

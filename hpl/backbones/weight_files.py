@@ -54,6 +54,8 @@ def read_weight_file(path: Path | str) -> WeightFile:
         inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
         content = content if inner is None else inner
     state = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if large := [name for name, value in state.items() if _is_larger_than_stored(value)]:
+        raise HplError(f"{path}: {some(large)} repeats few numbers many times; expected tensors that are stored whole")
     if not state:
         raise HplError(f"{path}: a {container} without a state dict; it holds {some([str(name) for name in content])}")
     for prefix in _PREFIXES * 2:  # either may stand outside
@@ -69,9 +71,18 @@ def read_weight_file(path: Path | str) -> WeightFile:
     if len(settings) < len(_SETTINGS):
         return WeightFile(layout=container, state=state)
     side = settings["input_resolution"]
-    resolution = int(side) if side.numel() == 1 and side.isfinite().all() else None
+    resolution = int(side) if _is_number(side) else None
     layout = f"OpenAI's {container}" if container == TORCHSCRIPT else f"{container}, OpenAI's state dict"
     return WeightFile(layout=layout, state=state, from_openai=True, resolution=resolution)
+
+
+def _is_number(value: Tensor) -> bool:
+    return value.numel() == 1 and value.layout == torch.strided and not value.is_complex() and bool(value.isfinite().all())
+
+
+def _is_larger_than_stored(value: Tensor) -> bool:
+    strided = value.layout == torch.strided and value.device.type == "cpu"
+    return strided and value.numel() * value.element_size() > value.untyped_storage().nbytes()
 
 
 def _without(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -99,6 +110,7 @@ def _read_container(path: Path) -> tuple[str, dict]:
             return SAFETENSORS, load_file(path)
         if head[:4] == b"PK\x03\x04":
             with zipfile.ZipFile(path) as archive:
+                _check_members(archive, path.stat().st_size)
                 roots = [name.removesuffix("constants.pkl") for name in archive.namelist() if name.endswith("/constants.pkl")]
                 if roots:
                     return TORCHSCRIPT, _read_torchscript(archive, roots[0])
@@ -109,6 +121,14 @@ def _read_container(path: Path) -> tuple[str, dict]:
         raise HplError(f"{path}: {_reason(error)}") from error
     found = f"it begins with {head[:24]!r}" if head else "the file is empty"
     raise HplError(f"{path}: no weights; expected a TorchScript archive, a file of torch.save or a safetensors file, but {found}")
+
+
+def _check_members(archive: zipfile.ZipFile, size: int) -> None:
+    """Raise BadZipFile if a checksum is wrong, which torch.load does not ask for, or members are larger than the file."""
+    if sum(member.file_size for member in archive.infolist()) > size:
+        raise zipfile.BadZipFile("its members are compressed or overlap; expected them as torch.save writes them")
+    if damaged := archive.testzip():
+        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
 
 
 def _reason(error: Exception) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from hpl.backbones.weight_files import WeightFile, read_weight_file, some
 from hpl.config import Input, OpenClipBackbone, ScratchBackbone
-from hpl.files import HplError, read_json, write_json
+from hpl.files import HplError, parsing, read_json, write_json
 
 _CONFIG_FILE, WEIGHTS_FILE, _ACCOUNT_FILE = "open_clip_config.json", "open_clip_model.safetensors", "account.json"
 _VOCABULARY = 49408  # of CLIP's own tokenizer
@@ -123,6 +123,22 @@ def build_clip(config: dict) -> CLIP:
         table_PC = torch.randn(1 + math.prod(visual.grid_size), width) * width**-0.5  # as open_clip draws it
         visual.positional_embedding = nn.Parameter(table_PC)
     return model
+
+
+def build_described(config: dict, tensors: dict[str, Tensor]) -> CLIP:
+    """Build the CLIP that a file beside some tensors describes.
+
+    Other towers, for which open_clip would ask the network, and models much larger than the tensors, are refused before anything
+    large is made: HplError or ValueError.
+    """
+    _check_plain("the described one", {key: value for key, value in config.items() if key != "stride"})
+    if max(config["vision_cfg"]["layers"], config["text_cfg"]["layers"]) > len(tensors):
+        raise ValueError(f"more layers than the {len(tensors)} tensors")
+    with torch.device("meta"):
+        wanted = sum(parameter.numel() for parameter in build_clip(config).parameters())
+    if wanted > 2 * sum(tensor.numel() for tensor in tensors.values()):
+        raise ValueError(f"described with {wanted:,} numbers")
+    return build_clip(config)
 
 
 def _given(choice: OpenClipBackbone, size: Input) -> tuple[CLIP, dict, Account]:
@@ -318,7 +334,8 @@ def load_backbone(folder: Path) -> tuple[CLIP, dict]:
     if not (folder / WEIGHTS_FILE).is_file():
         raise HplError(f"{folder / WEIGHTS_FILE}: file not found; run the pretrain stage")
     content = read_json(folder / _CONFIG_FILE)
-    config = content["model_cfg"] | content.get("hpl", {})
-    model = build_clip(config)
-    model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    with parsing(folder, "delete it and run the pretrain stage again"):
+        tensors, config = load_file(folder / WEIGHTS_FILE), content["model_cfg"] | content.get("hpl", {})
+        model = build_described(config, tensors)
+        model.load_state_dict(tensors)
     return model.eval(), config

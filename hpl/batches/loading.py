@@ -4,8 +4,10 @@ Packed is the faster, so what is trained on is packed unless preprocess.pack_pic
 pictures of 384 x 128 a second, 1,000 from files of 64 x 128, and 480 by Pillow and torchvision (benchmarks/loading.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,6 @@ import pandas as pd
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from hpl.backbones.tokenizer import tokenize
 from hpl.batches.transforms import augment, normalise
@@ -23,8 +24,10 @@ from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader
 from hpl.manifests.tables import Manifests
 from hpl.runtime.distributed import rank, share, share_of_rows, world_size
+from hpl.workers import Duty, in_order
 
 _BLOCK = 65536  # paths made at a time
+_READS = Duty("reads training pictures", "loader_workers")
 
 
 class TrainingPictures:
@@ -56,6 +59,12 @@ class TrainingPictures:
             return self._read_files(rows)
         if self.reader is None:
             self.reader = ShardReader(self.packed, "pictures")
+            wanted, least = (3, self.height, self.width), int(self.pack_rows.max()) + 1
+            if self.reader.row_shape != wanted or len(self.reader) < least:
+                raise HplError(
+                    f"{self.packed}: {len(self.reader)} pictures of shape {self.reader.row_shape}; expected {least} or more of "
+                    f"{wanted}: delete it and run the preprocess stage again"
+                )
         if packed.all():
             return torch.from_numpy(self.reader[pack_rows])
         pictures = torch.empty(len(rows), 3, self.height, self.width, dtype=torch.uint8)
@@ -106,14 +115,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Copy the batch to a device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Batch":
-        """Copy the batch to page-locked memory, from which a GPU copies while it computes; DataLoader calls this by name."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(change(self.images_B3HW), change(self.token_ids_TL), change(self.labels_B), self.num_captioned)
+        images, tokens, labels = self.images_B3HW, self.token_ids_TL, self.labels_B
+        return Batch(images.to(device), tokens.to(device), labels.to(device), self.num_captioned)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class Step:
         return len(self.caption_rows), len(self.image_ids) - len(self.caption_rows)
 
 
-class StepDataset(Dataset):
+class StepDataset:
     """Item i is the batch of step i, augmented, its captions tokenised: all of it, or the share of this one of several processes.
 
     It depends on the step alone, so any number of workers gives the same, and the shares of all processes are the batch of one.
@@ -172,14 +175,30 @@ class StepDataset(Dataset):
 
 def load_steps(dataset: StepDataset, num_workers: int, device: torch.device) -> Iterator[Batch]:
     """Batches of all steps in order, on the device, normalised there. Workers read and augment beside the training process."""
-    loader = DataLoader(dataset, batch_size=None, num_workers=num_workers, pin_memory=device.type == "cuda", collate_fn=_as_it_is)
+    for batch in _by_workers(dataset, num_workers) if num_workers else map(dataset.__getitem__, range(len(dataset))):
+        batch = batch.to(device)
+        yield replace(batch, images_B3HW=normalise(batch.images_B3HW))
+
+
+def _by_workers(dataset: StepDataset, num_workers: int) -> Iterator[Batch]:
+    """Receive one batch while the one before is trained on."""
+    number = min(num_workers, len(dataset))
+    batches = in_order(partial(_arrays, dataset), range(len(dataset)), number, _READS)
     try:
-        for batch in loader:
-            batch = batch.to(device)
-            yield replace(batch, images_B3HW=normalise(batch.images_B3HW))
-    except HplError as error:  # of a worker: DataLoader put that process's traceback before it
-        raise HplError(str(error).rsplit("HplError: ", 1)[-1].strip()) from None
+        batch = next(batches, None)  # here, so that this thread starts the workers
+        with ThreadPoolExecutor(1) as thread:
+            while batch is not None:
+                coming = thread.submit(next, batches, None)
+                images, tokens, labels, num_captioned = batch
+                yield Batch(torch.from_numpy(images), torch.from_numpy(tokens), torch.from_numpy(labels), num_captioned)
+                while not wait([coming], 1).done:
+                    pass  # who watches this process sees that it waits for another
+                batch = coming.result()
+    finally:
+        batches.close()  # type: ignore[attr-defined]
 
 
-def _as_it_is(batch: object) -> object:
-    return batch
+def _arrays(dataset: StepDataset, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    torch.set_num_threads(1)  # threads do not survive a fork
+    batch = dataset[index]
+    return batch.images_B3HW.numpy(), batch.token_ids_TL.numpy(), batch.labels_B.numpy(), batch.num_captioned

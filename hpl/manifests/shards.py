@@ -5,7 +5,7 @@ from types import TracebackType
 
 import numpy as np
 
-from hpl.files import HplError
+from hpl.files import HplError, parsing
 
 
 class ShardWriter:
@@ -45,7 +45,14 @@ class ShardReader:
         files = sorted(Path(folder).glob(f"{name}-*.npy"))
         if not files:
             raise HplError(f"{folder}/{name}-00000.npy: file not found; run the stage that writes {folder}")
-        self.shards = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
+        self.shards: list[np.ndarray] = []
+        for file in files:
+            with parsing(file, f"delete {folder} and run the stage that writes it"):
+                shard = np.load(file, mmap_mode="r", allow_pickle=False)
+                first = self.shards[0] if self.shards else shard[:0]
+                if shard.dtype.kind not in "iuf" or (shard.dtype, shard.shape[1:]) != (first.dtype, first.shape[1:]):
+                    raise ValueError(f"{shard.dtype} of shape {shard.shape}")
+                self.shards.append(shard)
         self.starts = np.cumsum([0] + [len(shard) for shard in self.shards])
 
     def __len__(self) -> int:

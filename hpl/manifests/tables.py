@@ -9,7 +9,8 @@ Schema of images.parquet, sorted by (dataset, path); a row's number is its `imag
 Schema of captions.parquet, sorted by (image_id, position): caption_id, image_id int64, caption.
 links.parquet: left, right (image_id, left < right), kind (exact | perceptual), correlation: pictures that show the same shot.
 datasets.json lists, in the order of params.yaml, each set's name, folder, format, version, what it is used for and
-which tasks it serves and can be scored for. Strings stay in Arrow's memory.
+which tasks it serves, those that its test split can be scored for, and of each other one why not. SHA256SUMS has the hash of
+each file, compared before any is read. Strings stay in Arrow's memory.
 """
 
 from pathlib import Path
@@ -17,10 +18,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hpl.files import HplError, read_json
+from hpl.config import Params
+from hpl.files import HplError, check_sums, read_json
+from hpl.tasks import JUNK_PID, Task
 
 _FILES = ("images.parquet", "captions.parquet", "datasets.json")
+MADE_WITH = "made_with.json"  # the parameters that the tables were made with
 _QUERY_STREAM = 2  # of random numbers; 0 and 1 are those of hpl/readers/splits.py
+
+
+def made_with(params: Params) -> dict:
+    """Select the parameters that the tables depend on."""
+    return {"profile": params.profile, "data": params.active.data.model_dump(), "preprocess": params.preprocess.model_dump()}
 
 
 class Manifests:
@@ -31,6 +40,7 @@ class Manifests:
         for name in _FILES:
             if not (folder / name).is_file():
                 raise HplError(f"{folder / name}: file not found; run the preprocess stage")
+        check_sums(folder, "preprocess")
         self.images = pd.read_parquet(folder / "images.parquet").set_index("image_id", drop=False)
         captions = pd.read_parquet(folder / "captions.parquet")
         joined = ["dataset", "split", "role", "pid", "source_pid", "person", "pack_row"]
@@ -45,6 +55,31 @@ class Manifests:
         """Name the data sets that serve a task (t2i | i2i) and are used for train or test, in the order of params.yaml."""
         key = "scored" if use == "test" else "tasks"
         return [name for name, account in self.datasets.items() if task in account[key] and use in account["use"]]
+
+
+def own_test_split(images: pd.DataFrame, captions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Select the captions and the pictures of a set's test split, `pid` counting the set's own people from 1.
+
+    Junk and distractors keep their source pid, which is below, and lose their captions, which ask for nobody.
+
+    Args:
+        images: of one set: columns image_id, split, person, source_pid; captions: column image_id, of this set or of more.
+    """
+    images = images[images["split"] == "test"].reset_index(drop=True)
+    person, named = images["person"].astype(str), images["person"] != ""
+    pids = np.searchsorted(np.unique(person[named]), person) + 1
+    images = images.assign(pid=np.where(named, pids, images["source_pid"]))
+    pid_of = images[named].set_index("image_id")["pid"]
+    captions = captions[captions["image_id"].isin(pid_of.index)].reset_index(drop=True)
+    return captions.assign(pid=pid_of[captions["image_id"]].to_numpy()), images
+
+
+def queries_and_gallery(task: Task, captions: pd.DataFrame, images: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows that ask in a task and the rows that are searched: of captions and pictures of one set's split."""
+    if task.by_caption:
+        return captions, images[images["pid"] != JUNK_PID].reset_index(drop=True)
+    queries, gallery = (images[images["role"] == role].reset_index(drop=True) for role in ("query", "gallery"))
+    return queries, gallery
 
 
 def choose_queries(pictures: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -21,10 +21,11 @@ from hpl.backbones.towers import ImageTower, TextTower, end_positions
 from hpl.batches.loading import TrainingData
 from hpl.batches.transforms import normalise
 from hpl.config import Params
-from hpl.files import HplError
+from hpl.files import HplError, parsing
 from hpl.manifests.shards import ShardReader, ShardWriter
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 
+_SPAN = ["picture", "start", "length"]  # columns of captions.parquet
 _TOKENS_A_PICTURE = 64  # text tokens that a shard may hold for each picture it may hold
 
 
@@ -88,14 +89,30 @@ class FeatureCache:
 
     def __init__(self, folder: Path) -> None:
         folder = Path(folder)
-        self.pictures = pd.read_parquet(folder / "pictures.parquet")
-        self.captions = pd.read_parquet(folder / "captions.parquet")
+        with parsing(folder, "delete it and run the cache_features stage again"):
+            self.pictures = pd.read_parquet(folder / "pictures.parquet").astype({"image_id": "int64", "pid": "int64"})
+            self.captions = pd.read_parquet(folder / "captions.parquet").astype(dict.fromkeys(_SPAN, "int64"))
+            self.image_tokens = ShardReader(folder, "image_tokens")
+            self.text_tokens = ShardReader(folder, "text_tokens") if len(self.captions) else None
+            self._check_sizes()
         self.pids, self.labels = np.unique(self.pictures["pid"], return_inverse=True)
-        self.image_tokens = ShardReader(folder, "image_tokens")
-        self.text_tokens = ShardReader(folder, "text_tokens") if len(self.captions) else None
         order = self.captions["picture"].to_numpy()
         self._first = np.searchsorted(order, np.arange(len(self.pictures)), side="left")
         self._last = np.searchsorted(order, np.arange(len(self.pictures)), side="right")
+
+    def _check_sizes(self) -> None:
+        """Raise ValueError unless tables and arrays belong together."""
+        picture, start, length = (self.captions[name].to_numpy() for name in _SPAN)
+        shapes = [self.image_tokens.row_shape, (len(self.image_tokens),)]
+        if len(shapes[0]) != 2 or shapes[0][0] < 2 or len(self.image_tokens) != len(self.pictures):
+            raise ValueError(f"image_tokens of {shapes}, {len(self.pictures)} pictures")
+        num_tokens = len(self.text_tokens) if self.text_tokens else 0
+        if self.text_tokens and self.text_tokens.row_shape != shapes[0][1:]:
+            raise ValueError(f"text_tokens of {self.text_tokens.row_shape}")
+        if not np.array_equal(start, np.cumsum(length) - length) or (length < 1).any() or length.sum() != num_tokens:
+            raise ValueError(f"captions.parquet is not of {num_tokens} tokens")
+        if (np.diff(picture) < 0).any() or not np.isin(picture, np.arange(len(self.pictures))).all():
+            raise ValueError("captions.parquet is not of these pictures")
 
     def batch(self, rows: np.ndarray, generator: np.random.Generator, device: torch.device) -> CachedBatch:
         """Read some pictures, captioned ones first, each with a random one of its captions, to a device."""

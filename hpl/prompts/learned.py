@@ -8,10 +8,11 @@ from torch import nn
 
 from hpl.backbones.towers import TextTower
 from hpl.config import Inversion, Prompt
-from hpl.files import HplError
+from hpl.files import HplError, parsing
 from hpl.prompts.inversion import InversionNetwork
 
 PROMPTS_FILE = "prompts.safetensors"
+_AGAIN = "delete it and run the construct_prompts stage again"
 _IDENTITY_TOKEN_DEVIATION = 0.02  # CLIP-ReID's
 
 
@@ -54,12 +55,16 @@ def load_prompts(folder: Path, options: Prompt, inversion: Inversion, text_tower
     path = Path(folder) / PROMPTS_FILE
     if not path.is_file():
         raise HplError(f"{path}: file not found; run the construct_prompts stage")
-    tensors = load_file(path)
+    with parsing(path, _AGAIN):
+        tensors = load_file(path)
     if "pids" not in tensors:
         raise HplError(f"{path}: made with prompt.enabled: false; run the construct_prompts stage again")
+    if tensors["pids"].dtype != torch.int64 or tensors["pids"].dim() != 1:
+        raise HplError(f"{path}: pids of {tensors['pids'].dtype}; {_AGAIN}")
     prompts = LearnedPrompts(options, inversion, text_tower, tensors["pids"].tolist())
     try:
         prompts.load_state_dict(tensors)
     except RuntimeError as error:
-        raise HplError(f"{path}: made with other prompt parameters ({error}); run the construct_prompts stage again") from None
+        said = " ".join(str(error).split())
+        raise HplError(f"{path}: made with other prompt parameters ({said}); run the construct_prompts stage again") from None
     return prompts

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from hpl.config import Data, DataSet, Params, Preprocess
-from hpl.files import HplError, output_folder, write_json
+from hpl.evaluation.matches import unmatched, why_unscored
+from hpl.files import HplError, output_folder, readable, write_json, write_sums
 from hpl.manifests.shards import ShardWriter
-from hpl.manifests.tables import choose_queries
+from hpl.manifests.tables import MADE_WITH, choose_queries, made_with, own_test_split, queries_and_gallery
 from hpl.readers.audit import audit
 from hpl.readers.caption_sets import read_cuhk_pedes, read_icfg_pedes, read_rstpreid
 from hpl.readers.copies import tell_query_copies
@@ -28,7 +29,7 @@ from hpl.readers.records import PictureRecord, Reading
 from hpl.readers.spelling import Spelling, respelled, what_is_there
 from hpl.readers.splits import check_cameras, complete_splits, hold_out_validation
 from hpl.readers.unify import unify_identities
-from hpl.tasks import I2I, T2I
+from hpl.tasks import I2I, T2I, TASKS
 
 READERS: dict[str, Callable[..., Reading]] = {  # by config.Format; called with the set's folder
     "cuhk-pedes": read_cuhk_pedes,
@@ -42,7 +43,7 @@ READERS: dict[str, Callable[..., Reading]] = {  # by config.Format; called with 
 }
 _SHARD_ROWS = 1024  # pictures a shard of the packed array, copied at a time
 _RECORD_BLOCK = 8192  # records turned into columns at a time
-_NUM_NAMED = 10  # bad pictures that an error names
+_NUM_NAMED = 10  # bad pictures that a message names
 _RECORD_COLUMNS = ["path", "split", "role", "person", "source_pid", "camid", "anonymous", "number"]
 
 
@@ -61,6 +62,7 @@ def build_manifests(raw: Path, params: Params, manifests: Path, packed: Path, ke
     pictures, captions, accounts = _read_datasets(raw, data, options)
     store = Store(kept / recipe(size))
     pictures, digests, skipped = _decode(pictures, accounts, store, params)
+    _compare_counts(accounts, skipped, options.strict)
     pictures = _add_facts(pictures, store.rows(digests))
     pictures = pd.concat([choose_queries(rows, options.split_seed) for _, rows in pictures.groupby("dataset", sort=True)])
     pictures, links = _link_people(pictures, accounts, store, data, options)
@@ -69,18 +71,19 @@ def build_manifests(raw: Path, params: Params, manifests: Path, packed: Path, ke
     captions = captions.merge(pictures[["dataset", "path", "image_id"]], on=["dataset", "path"])
     captions = captions.sort_values("image_id", kind="stable", ignore_index=True)
     captions.insert(0, "caption_id", np.arange(len(captions)))
-    for name, account in accounts.items():
-        account["scored"] = _scored_tasks(name, account, pictures[pictures["dataset"] == name], captions)
+    _choose_tasks(pictures, captions, accounts)
     tell_query_copies(pictures, accounts, _fingerprints(pictures, store), options)
     with output_folder(packed) as packed_partial, output_folder(manifests) as partial:
         _pack(pictures, store, packed_partial)
         _write_tables(pictures, captions, links, accounts, partial)
+        write_json(partial / MADE_WITH, made_with(params))
         write_json(partial / "audit.json", audit(pictures, captions, links, skipped, accounts))
+        write_sums(partial)
     for name, account in accounts.items():
         for text in [*account["mismatches"], *account["notes"]]:
-            print(f"{name}: {text}", file=sys.stderr)
-    for row in skipped.itertuples():
-        print(f"skipped: {row.fault}", file=sys.stderr)
+            print(readable(f"{name}: {text}"), file=sys.stderr)
+    for text in _shortened(skipped.loc[skipped["folder"] == "", "fault"].tolist()):
+        print(readable(f"skipped: {text}"), file=sys.stderr)
 
 
 def _read_datasets(raw: Path, data: Data, options: Preprocess) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict]]:
@@ -92,11 +95,20 @@ def _read_datasets(raw: Path, data: Data, options: Preprocess) -> tuple[pd.DataF
         pictures, captions, accounts[source.label] = read_dataset(root, source, options)
         tables.append(pictures.assign(dataset=source.label))
         sentences.append(captions.assign(dataset=source.label))
-    mismatches = [f"{name}: {text}" for name, account in accounts.items() for text in account["mismatches"]]
-    if options.strict and mismatches:
-        raise HplError("\n  ".join([f"{len(mismatches)} mismatches (preprocess.strict is true)", *mismatches]))
+    _compare_counts(accounts, pd.DataFrame(columns=["dataset", "path"]), options.strict)
     pictures = pd.concat(tables, ignore_index=True).sort_values(["dataset", "path"], kind="stable", ignore_index=True)
     return pictures, pd.concat(sentences, ignore_index=True), accounts
+
+
+def _compare_counts(accounts: dict[str, dict], skipped: pd.DataFrame, strict: bool) -> None:
+    """Compare what is left of the public sets without the skipped pictures with their official counts; HplError if `strict`."""
+    for name, account in accounts.items():
+        if (listed := account["listed"]) is not None:
+            read = listed[~listed["path"].isin(skipped.loc[skipped["dataset"] == name, "path"])]
+            account["mismatches"] = count_mismatches(account["format"], count_records(read), count_records(listed))
+    mismatches = [f"{name}: {text}" for name, account in accounts.items() for text in account["mismatches"]]
+    if strict and mismatches:
+        raise HplError("\n  ".join([f"{len(mismatches)} mismatches (preprocess.strict is true)", *mismatches]))
 
 
 def _decode(
@@ -108,15 +120,19 @@ def _decode(
     pictures = pictures.assign(pack=(pictures["split"] != "test").to_numpy() & params.preprocess.pack_pictures)
     all_good = params.preprocess.on_bad_image == "error"
     if all_good:
-        missing = [file for file in files if not os.path.isfile(file)]
-        told = [what_is_there(file) for file in missing[:_NUM_NAMED]]
-        _refuse([f"{file}: picture not found{there}" for file, there in zip_longest(missing, told, fillvalue="")])
+        missing = [row for row, file in files.items() if not os.path.isfile(file)]
+        hints = [what_is_there(files[row]) for row in missing[:_NUM_NAMED]]
+        told = zip_longest(missing, hints, fillvalue="")
+        _refuse(pd.Series({row: f"{files[row]}: picture not found{hint}" for row, hint in told}, dtype=object), files)
     size = (params.active.input.height, params.active.input.width)
     digests, faults = fill_store(files, pictures["pack"].to_numpy(), size, params.worker_processes, store)
     if all_good:
-        _refuse(faults.tolist())
+        _refuse(faults, files)
     skipped = pictures.loc[faults.index, ["dataset", "path", "split", "role"]].assign(fault=faults)
     skipped["role"] = skipped["role"].replace("", "query or gallery")
+    skipped["folder"] = _absent_folders(files[faults.index])
+    for (name, folder), count in skipped[skipped["folder"] != ""].groupby(["dataset", "folder"]).size().items():
+        accounts[name]["notes"].append(_absent(folder, count))
     good = ~np.isin(np.arange(len(pictures)), faults.index)
     for name, account in accounts.items():
         rows = np.flatnonzero(pictures["dataset"] == name)
@@ -138,6 +154,7 @@ def _link_people(
     """Find links; give each person one pid and a place in training, validation or test, and note who was held out."""
     links = find_links(pictures, _fingerprints(pictures, store), options.link_candidate, options.link_correlation)
     unified = unify_identities(pictures, links)
+    _note_dropped(unified, accounts)
     pictures = hold_out_validation(unified, data.val_share, options.split_seed)
     held_out = pictures[pictures["split"] != unified["split"]].groupby("dataset")["person"].nunique()
     for name, number in held_out.items():
@@ -158,13 +175,12 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
     pictures, captions = _columns(reading.records)
     pictures, captions, spelled = _respell(pictures, captions, root) if reading.listed else (pictures, captions, [])
     pictures, captions, joined = _join_duplicates(pictures, captions, reading.place or f"{root}: row")
-    notes, mismatches = list[str](), []
+    listed = None
     if reading.own_data:
-        pictures, notes = _complete_own(pictures, root, source.use, options)
+        pictures = _complete_own(pictures, root, source.use, options)
     elif source.official:
         per_picture = captions.groupby("path").size()
-        counted = pictures.assign(num_captions=pictures["path"].map(per_picture).fillna(0).astype(np.int64))
-        mismatches = count_mismatches(source.format, count_records(counted))
+        listed = pictures.assign(num_captions=pictures["path"].map(per_picture).fillna(0).astype(np.int64))
     pictures, left_out = _used(pictures, source.use)
     if pictures["role"].isin(["unused"]).all():
         raise HplError(f"{root}: no picture of the splits that `use: {source.use}` asks for")
@@ -174,16 +190,17 @@ def read_dataset(root: Path, source: DataSet, options: Preprocess) -> tuple[pd.D
         "format": source.format,
         "own_data": reading.own_data,
         "use": source.use,
-        "tasks": list(reading.tasks) or ([T2I.name, I2I.name] if len(captions) else [I2I.name]),
+        "tasks": list(reading.tasks),
         "version": reading.version,
-        "mismatches": mismatches,
-        "notes": [_printable(text) for text in reading.notes + _unseen_by_dvc(root) + spelled + joined + notes + left_out],
+        "mismatches": [],
+        "listed": listed,  # all pictures, of splits that are not used too, for the official counts
+        "notes": [_printable(text) for text in reading.notes + _unseen_by_dvc(root) + spelled + joined + left_out],
     }
     return pictures.drop(columns="number").astype({"source_pid": np.int64}), captions, account
 
 
-def _complete_own(pictures: pd.DataFrame, root: Path, use: Sequence[str], options: Preprocess) -> tuple[pd.DataFrame, list[str]]:
-    """Fill in what a user's own set may leave open, splits and the numbers of people, and note who is in several splits."""
+def _complete_own(pictures: pd.DataFrame, root: Path, use: Sequence[str], options: Preprocess) -> pd.DataFrame:
+    """Fill in what a user's own set may leave open: splits, and the numbers of people."""
     if not (pictures["split"] != "").any() and use in (["test"], ["pretrain"]):
         pictures["split"] = use[0]
     elif "pretrain" not in use:
@@ -192,12 +209,9 @@ def _complete_own(pictures: pd.DataFrame, root: Path, use: Sequence[str], option
         check_cameras(pictures)
     except HplError as error:
         raise HplError(f"{root}: {error}") from None
-    people, tested = pictures["person"], pictures["split"] == "test"
-    numbers = pd.Series(pd.factorize(people, sort=True)[0] + 1, pictures.index)
+    numbers = pd.Series(pd.factorize(pictures["person"], sort=True)[0] + 1, pictures.index)
     pictures["source_pid"] = pictures["source_pid"].where(pictures["anonymous"], numbers)
-    both = sorted(set(people[tested]) & set(people[~tested]) - {""})
-    notes = [f"people in test and in another split, such as {both[0]}, who leave the other: {len(both):,}"] if both else []
-    return pictures, notes
+    return pictures
 
 
 def _unseen_by_dvc(root: Path) -> list[str]:
@@ -210,23 +224,53 @@ def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _scored_tasks(name: str, account: dict, pictures: pd.DataFrame, captions: pd.DataFrame) -> list[str]:
-    """List the tasks that a set's test split can be scored for; HplError if none, or if a set made for a task cannot serve it."""
-    if "test" not in account["use"]:
-        return []
-    test = pictures[pictures["split"] == "test"]
-    there = {
-        T2I.name: captions["image_id"].isin(test.loc[~test["anonymous"], "image_id"]).any(),
-        I2I.name: (test["role"] == "query").any() and (test["role"] == "gallery").any(),
-    }
-    scored = [task for task in account["tasks"] if there[task]]
-    if not scored or (len(scored) < len(account["tasks"]) and not account["own_data"]):
-        raise HplError(
-            f"data set {name}: its test split of {len(test)} pictures cannot be scored; expected captions of test pictures (t2i),"
-            " or people with a query and a gallery picture, of two cameras if cameras are given (i2i); or `use` without test"
+def _note_dropped(pictures: pd.DataFrame, accounts: dict[str, dict]) -> None:
+    """Note for each split that is learnt from who left it, by number and name, and why."""
+    named = pictures[~pictures["anonymous"]]
+    for (name, split), rows in named.groupby(["dataset", "split"], sort=True):
+        dropped, total = rows.loc[rows["role"] == "dropped", "person"], rows["person"].nunique()
+        if dropped.empty:
+            continue
+        reason = "training or in a test split too" if split == "val" else "a test split too"
+        left = f"{dropped.nunique():,} of {total:,} people of {split}, such as {_printable(dropped.min())}, leave it"
+        accounts[name]["notes"].append(
+            f"{left}: they are in {reason}"
+            + (
+                "; no validation people are left: put other people there, or leave the split out and set data.val_share"
+                if split == "val" and dropped.nunique() == total
+                else ""
+            )
         )
-    account["notes"] += [f"the test split cannot be scored for {task}" for task in account["tasks"] if task not in scored]
-    return scored
+
+
+def _choose_tasks(pictures: pd.DataFrame, captions: pd.DataFrame, accounts: dict[str, dict]) -> None:
+    """Find for each set the tasks it serves, those that its test split can be scored for, and why not for the others.
+
+    Raises:
+        HplError: there are test splits, and none of them can be scored for any task.
+    """
+    for name, account in accounts.items():
+        own = pictures[pictures["dataset"] == name]
+        if account["own_data"]:
+            account["tasks"] = [T2I.name, I2I.name] if (captions["dataset"] == name).any() else [I2I.name]
+        account["scored"], account["not_scored"] = [], {}
+        for task in account["tasks"] if "test" in account["use"] else ():
+            queries, gallery = queries_and_gallery(TASKS[task], *own_test_split(own, captions))
+            if reason := why_unscored(TASKS[task], queries, gallery):
+                account["not_scored"][task] = reason
+                account["notes"].append(f"the test split cannot be scored for {task}: {reason}")
+                continue
+            account["scored"].append(task)
+            if missing := int(unmatched(TASKS[task], queries, gallery).sum()):
+                account["notes"].append(
+                    f"{task}: {missing:,} of {len(queries):,} queries have no match in the gallery and are skipped"
+                )
+    tested = {name: account for name, account in accounts.items() if "test" in account["use"]}
+    if tested and not any(account["scored"] for account in tested.values()):
+        reasons = [
+            f"{name}, {task}: {reason}" for name, account in tested.items() for task, reason in account["not_scored"].items()
+        ]
+        raise HplError("\n  ".join(["no test split can be scored; expected one that can, or `use` without test", *reasons]))
 
 
 def _columns(records: Iterable[PictureRecord]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -304,14 +348,39 @@ def _used(pictures: pd.DataFrame, use: Sequence[str]) -> tuple[pd.DataFrame, lis
     return kept.reset_index(drop=True), notes
 
 
-def _refuse(faults: list[str]) -> None:
-    """Raise HplError that names the first of some bad pictures, if there are any."""
+def _refuse(faults: pd.Series, files: pd.Series) -> None:
+    """Raise HplError that names the first of some bad pictures, if there are any, and every folder that is not there.
+
+    Args:
+        faults: by the place in `files`.
+    """
+    folders = _absent_folders(files[faults.index])
+    texts = [_absent(folder, count) for folder, count in folders[folders != ""].value_counts(sort=False).items()]
+    texts += _shortened(faults[(folders == "").to_numpy()].tolist())
     hint = "preprocess.on_bad_image: skip leaves such pictures out and lists them in the audit"
-    if len(faults) == 1:
-        raise HplError(f"{faults[0]} ({hint})")
-    if faults:
-        more = [f"and {len(faults) - _NUM_NAMED:,} more"] if len(faults) > _NUM_NAMED else []
-        raise HplError("\n  ".join([f"{len(faults):,} bad pictures ({hint})", *faults[:_NUM_NAMED], *more]))
+    if len(texts) == 1:
+        raise HplError(f"{texts[0]} ({hint})")
+    if texts:
+        raise HplError("\n  ".join([f"{len(faults):,} bad pictures ({hint})", *texts]))
+
+
+def _absent(folder: str, count: int) -> str:
+    return f"{folder}: folder not found; expected {count:,} of the listed pictures in it"
+
+
+def _absent_folders(files: pd.Series) -> pd.Series:
+    """Name for each file the uppermost folder on the way to it that does not exist; "" if all do."""
+    folders = files.map(os.path.dirname).astype("str")
+    return folders.map({folder: _absent_above(folder) for folder in folders.unique()}).astype("str")
+
+
+def _absent_above(folder: str) -> str:
+    return "" if os.path.isdir(folder) else _absent_above(os.path.dirname(folder)) or folder
+
+
+def _shortened(texts: list[str]) -> list[str]:
+    """Keep the first of many lines, and say how many more there are."""
+    return texts[:_NUM_NAMED] + ([f"and {len(texts) - _NUM_NAMED:,} more"] if len(texts) > _NUM_NAMED else [])
 
 
 def _pack(pictures: pd.DataFrame, store: Store, folder: Path) -> None:
@@ -328,6 +397,6 @@ def _write_tables(
     pictures[columns].to_parquet(folder / "images.parquet", index=False)
     captions[["caption_id", "image_id", "caption"]].to_parquet(folder / "captions.parquet", index=False)
     links.to_parquet(folder / "links.parquet", index=False)
-    described = ("folder", "format", "version", "use", "tasks", "scored")
+    described = ("folder", "format", "version", "use", "tasks", "scored", "not_scored")
     datasets = [{"name": name, **{key: account[key] for key in described}} for name, account in accounts.items()]
     write_json(folder / "datasets.json", datasets)

@@ -6,21 +6,19 @@ It may be deleted at any time.
 """
 
 import hashlib
-import multiprocessing
+import io
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from PIL import Image
 from tqdm import tqdm
 
@@ -28,11 +26,14 @@ from hpl.files import HplError
 from hpl.manifests import pictures
 from hpl.manifests.pictures import decode_bytes, read_bytes, resize_picture
 from hpl.readers.links import FINGERPRINT
+from hpl.workers import Duty, in_order
 
 _CHUNK_PICTURES = 32  # pictures a task of a worker
 _PART_PICTURES = 1024  # pictures a part of the store
 _DAY = 86400  # seconds
+_DECODES = Duty("decodes pictures", "num_workers")
 Size = tuple[int, int]  # height, width
+_Chunk = tuple[list[str], list[bool]]  # files, and which get a packed copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +69,21 @@ def recipe(size: Size) -> str:
     return hashlib.sha256(b"\0".join([*code, repr((libraries, size)).encode()])).hexdigest()[:16]
 
 
+_ARRAYS = (".fingerprints.npy", ".packed.npy")  # of a part, beside its table
+
+
+def _array_digest(array: np.ndarray) -> str:
+    digest = hashlib.sha256(repr((array.shape, array.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 class Store:
-    """Facts of pictures by the hash of their files: parts of three files each, the table last, so that half a part is none."""
+    """Facts of pictures by the hash of their files: parts of three files each, the table last, so that half a part is none.
+
+    A table is named by a number of its own and the hash of its bytes, and holds those of its arrays: a damaged part is known, and
+    is none either.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
@@ -91,13 +105,17 @@ class Store:
     def _load(self, file: Path) -> pd.DataFrame | None:
         """Read the table of a part; None, and the part is deleted, if a file of it is damaged: its pictures are decoded again."""
         try:
-            table = pd.read_parquet(file).assign(part=len(self.fingerprints))
-            counts = {".fingerprints.npy": len(table), ".packed.npy": int((table["pack_row"] >= 0).sum())}
-            for suffix, count in counts.items():
-                if count and len(np.load(file.with_suffix(suffix), mmap_mode="r", allow_pickle=False)) != count:
-                    raise ValueError(f"{suffix}: not {count} rows")
-        except (OSError, ValueError, EOFError, KeyError, pa.ArrowException):
-            for suffix in (".parquet", ".fingerprints.npy", ".packed.npy"):
+            content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() != file.stem.partition("-")[2]:
+                raise ValueError
+            table = pd.read_parquet(io.BytesIO(content)).assign(part=len(self.fingerprints))
+            for suffix in _ARRAYS:
+                (digest,) = table.pop(suffix).unique()
+                if digest and _array_digest(np.load(file.with_suffix(suffix), mmap_mode="r", allow_pickle=False)) != digest:
+                    raise ValueError
+        except Exception:  # parsers raise nearly anything at damaged bytes
+            print(f"{file}: damaged, so not used: its pictures are decoded again", file=sys.stderr)
+            for suffix in (".parquet", *_ARRAYS):
                 file.with_suffix(suffix).unlink(missing_ok=True)
             return None
         self.fingerprints.append(file.with_suffix(".fingerprints.npy"))
@@ -118,29 +136,34 @@ class Store:
         """Write what was added as a part."""
         if not self.pending:
             return
-        file = self.folder / f"{uuid.uuid4().hex}.parquet"
         packed = [facts.packed_3HW for facts in self.pending if facts.packed_3HW is not None]
-        columns: dict[str, list | np.ndarray] = {
+        rows = ([facts.fingerprint_HW3 for facts in self.pending], packed)
+        arrays = {suffix: np.stack(each) for suffix, each in zip(_ARRAYS, rows, strict=True) if each}
+        columns: dict[str, list | np.ndarray | str] = {
             name: [getattr(facts, name) for facts in self.pending] for name in ("file_sha256", "width", "height", "sha256")
         }
         has_copy = np.array([facts.packed_3HW is not None for facts in self.pending])
         columns |= {"row": np.arange(len(has_copy)), "pack_row": np.where(has_copy, np.cumsum(has_copy) - 1, -1)}
-        arrays = {".fingerprints.npy": [facts.fingerprint_HW3 for facts in self.pending], ".packed.npy": packed}
-        self.pending = []
+        columns |= {suffix: _array_digest(arrays[suffix]) if suffix in arrays else "" for suffix in _ARRAYS}
+        self.pending, table = [], io.BytesIO()
+        pd.DataFrame(columns).to_parquet(table, index=False)
+        file = self.folder / f"{uuid.uuid4().hex}-{hashlib.sha256(table.getvalue()).hexdigest()}.parquet"
         try:
-            for suffix, rows in arrays.items():
-                if rows:
-                    with open(file.with_suffix(suffix), "wb") as stream:
-                        np.save(stream, np.stack(rows))
-                        stream.flush()
-                        os.fsync(stream.fileno())
-            pd.DataFrame(columns).to_parquet(file.with_suffix(".partial"), index=False)
+            for suffix, array in arrays.items():
+                with open(file.with_suffix(suffix), "wb") as stream:
+                    np.save(stream, array)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            file.with_suffix(".partial").write_bytes(table.getvalue())
             os.replace(file.with_suffix(".partial"), file)
         except OSError as error:
             for suffix in (*arrays, ".partial"):
                 file.with_suffix(suffix).unlink(missing_ok=True)
             raise HplError(f"{file}: cannot be written ({error}); expected free disk: decoded pictures are kept there") from None
-        self.table = pd.concat([self.table, self._load(file)], ignore_index=True) if len(self.table) else self._load(file)
+        written = self._load(file)
+        if written is None:
+            raise HplError(f"{file}: another was read than was written; expected a disk that keeps what it is given")
+        self.table = pd.concat([self.table, written], ignore_index=True) if len(self.table) else written
 
     def rows(self, digests: pd.Series) -> pd.DataFrame:
         """Look up the table's row for each file, the one with a packed copy if there are two."""
@@ -195,46 +218,22 @@ def _results(
     """Yield for each file, in order, its facts, its hash if these are known, or its fault: a few chunks a worker at a time."""
     starts = range(0, len(files), _CHUNK_PICTURES)
     chunks = (
-        (files.iloc[start : start + _CHUNK_PICTURES].tolist(), pack[start : start + _CHUNK_PICTURES].tolist(), size)
-        for start in starts
+        (files.iloc[start : start + _CHUNK_PICTURES].tolist(), pack[start : start + _CHUNK_PICTURES].tolist()) for start in starts
     )
-    if num_workers == 1 or len(starts) < 2:
-        _start_worker(known)
-        for chunk in chunks:
-            yield from _chunk_facts(*chunk)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_start_worker, initargs=(dict(known),)) as pool:
-        running = [pool.submit(_chunk_facts, *chunk) for chunk in islice(chunks, 3 * num_workers)]
-        try:
-            while running:
-                results = running.pop(0).result()
-                running.extend(pool.submit(_chunk_facts, *chunk) for chunk in islice(chunks, 1))
-                yield from results
-        except BrokenProcessPool:
-            raise HplError(
-                "a process that decodes pictures was killed, perhaps for want of memory; a lower num_workers may help. "
-                "What was done is kept"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    facts = partial(_chunk_facts, size, known)
+    workers = min(num_workers, len(starts))
+    chunked = map(facts, chunks) if workers < 2 else in_order(facts, chunks, workers, _DECODES, "spawn")
+    for results in chunked:
+        yield from results
 
 
-_known: dict[str, bool] = {}  # of a worker process
-
-
-def _start_worker(known: dict[str, bool]) -> None:
-    global _known
-    _known = known
-
-
-def _chunk_facts(files: list[str], pack: list[bool], size: Size) -> list[PictureFacts | str | HplError]:
+def _chunk_facts(size: Size, known: dict[str, bool], chunk: _Chunk) -> list[PictureFacts | str | HplError]:
     results: list[PictureFacts | str | HplError] = []
-    for file, packed in zip(files, pack, strict=True):
+    for file, packed in zip(*chunk, strict=True):
         try:
             data = read_bytes(Path(file))
             digest = hashlib.sha256(data).hexdigest()
-            seen = _known.get(digest)
+            seen = known.get(digest)
             results.append(
                 digest if seen or (seen is False and not packed) else picture_facts(data, file, size if packed else None)
             )

@@ -67,21 +67,32 @@ def count_records(pictures: pd.DataFrame) -> dict[str, dict[str, int]]:
     return counts
 
 
-def count_mismatches(format: str, counts: dict[str, dict[str, int]]) -> list[str]:
+def count_mismatches(
+    format: str, counts: dict[str, dict[str, int]], listed: dict[str, dict[str, int]] | None = None
+) -> list[str]:
     """Write a sentence for each count that differs from the official one, with both numbers and the likely cause.
 
     A role without any picture gives one sentence. A format without official counts gives none.
+
+    Args:
+        counts: of the pictures that could be read.
+        listed: likewise, of all that the set lists; None: the same.
     """
     sentences = []
     for role, expected in OFFICIAL.get(format, {}).items():
         found = {unit: counts.get(role, {}).get(unit, 0) for unit in expected}
+        lost = {unit: (listed or counts).get(role, {}).get(unit, 0) - number for unit, number in found.items()}
         if role != "junk" and expected.get("pictures") and not found["pictures"]:
             officially = ", ".join(f"{number:,} {unit}" for unit, number in expected.items())
-            sentences.append(f"{role}: 0 pictures, officially {officially}: a folder, list or split is missing")
+            cause = f"none of {lost['pictures']:,} could be read" if lost["pictures"] else "a folder, list or split is missing"
+            sentences.append(f"{role}: 0 pictures, officially {officially}: {cause}")
             continue
         for unit, number in expected.items():
             if found[unit] != number:
-                cause = _cause(format, role, unit, found, number)
+                own = {name: found[name] + lost[name] for name in found}
+                causes = [f"{lost[unit]:,} of those listed could not be read"] if lost[unit] else []
+                causes += [_cause(format, role, unit, own, number)] if own[unit] != number else []
+                cause = ", and ".join(causes)
                 sentences.append(f"{role}: {found[unit]:,} {unit}, officially {number:,}: {cause}")
     return sentences
 

@@ -7,6 +7,7 @@ import csv
 import difflib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -41,6 +42,7 @@ _SPLITS = {  # what a user may write -> split, role
 _ANONYMOUS = {"-1": JUNK_PID, "distractor": DISTRACTOR_PID, "distractors": DISTRACTOR_PID}
 _NOBODY = {"", "nan", "NaN", "null", "NULL", "None", "N/A", "<NA>"}  # how programs write that a value is missing
 _MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP", re.DOTALL)  # how pictures begin
+_CAMERA_NAME = re.compile(r"(cam|camera|c)[ _-]?\d+", re.IGNORECASE)
 _LAYOUT = "<person>/<picture>, or <split>/<person>/<picture> where a split is train, val, test, query or gallery"
 
 
@@ -212,7 +214,8 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
     The lines of <picture stem>.txt beside a picture are its captions. A link may stand for a split or person, not for one below.
 
     Args:
-        camera_pattern: regular expression with one group, searched in the file name: the camera. None: no cameras.
+        camera_pattern: regular expression with one group, the camera, searched in the file name, and where it is not there in the
+            folders between person and picture. None: no cameras.
 
     Raises:
         HplError: naming the folder or file that does not fit.
@@ -239,6 +242,8 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
     people = [(folder, *_SPLITS[part.name.lower()]) for part in in_split for folder in _folders(part, strays)]
     people = people or [(folder, "", "") for folder in folders if not in_split]
     notes = [nested] if nested else []
+    for part in in_split or [root]:
+        notes += _cameras_above([folder for folder, *_ in people if part in (root, folder.parent)])
     linked = [folder for folder in (*in_split, *(folder for folder, *_ in people)) if folder.is_symlink()]
     if linked:
         notes.append(
@@ -248,6 +253,34 @@ def read_folders(root: Path, camera_pattern: str | None = None) -> Reading:
     return Reading(
         records=_folder_records(root, people, camera_pattern, strays, hidden, notes), notes=notes, listed=False, own_data=True
     )
+
+
+def _cameras_above(people: list[Path]) -> list[str]:
+    """Tell whether folders that should be people are cameras, with the people in them: the same names are inside every one.
+
+    Returns what a user should look at. HplError where the folders are called like cameras too.
+    """
+    inside = Counter(
+        entry.name for folder in people for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)
+    )
+    named = all(_CAMERA_NAME.fullmatch(folder.name) for folder in people)
+    again = sorted(name for name, count in inside.items() if count >= (2 if named else len(people)))
+    if len(people) < 2 or any(map(_CAMERA_NAME.fullmatch, again)):
+        return []
+    names = f"{len(people)} folders such as {people[0].name} and {people[-1].name}"
+    moved = "<person>/<camera>/<picture>, and camera_pattern, or format: table with camid"
+    if named and again:
+        raise HplError(
+            f"{people[0].parent}: {names} hold the same {len(again)} folders, such as {again[0]}: cameras above people; "
+            f"expected {moved}"
+        )
+    if named:
+        return [f"{names} were taken for people, and are called like cameras; if they are, expected {moved}"]
+    if len(again) < len(people):  # few in many: a person's days, or cameras
+        return []
+    return [
+        f"{names} were taken for people, and every one holds folders such as {again[0]}; if those are people, expected {moved}"
+    ]
 
 
 def _holds_folders_alone(folder: Path) -> bool:
@@ -299,7 +332,7 @@ def _folder_records(
                     role="gallery" if anonymous and split else role,
                     person=person,
                     source_pid=source_pid,
-                    camid=_camera_of_name(camera, folder, name) if camera else NO_CAMERA,
+                    camid=_camera_of_name(camera, folder / name, person_folder) if camera else NO_CAMERA,
                     captions=captions.get(composed(Path(name).stem), ()),
                     anonymous=anonymous,
                 )
@@ -356,11 +389,11 @@ def _captions(folder: Path, texts: list[str], stems: set[str]) -> dict[str, tupl
     return captions
 
 
-def _camera_of_name(pattern: re.Pattern, folder: Path, name: str) -> int:
-    match = pattern.search(name)
+def _camera_of_name(pattern: re.Pattern, file: Path, person_folder: Path) -> int:
+    match = pattern.search(file.name) or pattern.search(f"{file.parent.relative_to(person_folder).as_posix()}/")
     camid = whole_number(match[1] or "") if match else None
     if camid is None:
         raise HplError(
-            f"{folder / name}: no camera in the file name; expected a number as the group of camera_pattern {pattern.pattern!r}"
+            f"{file}: no camera in the file name; expected a number as the group of camera_pattern {pattern.pattern!r}"
         )
     return camid

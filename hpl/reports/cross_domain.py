@@ -15,6 +15,7 @@ from dvc.scm import RevError
 from hpl.files import HplError, run_stage
 from hpl.reports.content import MAIN_FIGURES, Table, markdown, settings_words, with_interval
 from hpl.reports.pull_request import METRICS, PARAMS, flat
+from hpl.reports.results import not_scored
 from hpl.runtime.provenance import ask_git
 from hpl.tasks import TASKS
 
@@ -38,6 +39,7 @@ def cross_domain(revisions: list[str]) -> str:
             rows.append(run)
         elif run["runs"][0] not in row["runs"]:  # a run that is named twice counts once
             row["runs"] += run["runs"]
+            row["missing"] += run["missing"]
     parts = []
     for task in TASKS.values():
         names = list(dict.fromkeys(name for row in rows for run in row["runs"] for name, own in run if own == task.name))
@@ -45,6 +47,9 @@ def cross_domain(revisions: list[str]) -> str:
             lines = [[_label(row, rows), str(len(row["runs"])), *(_cell(row, name, task.name) for name in names)] for row in rows]
             caption = f"{task.title}: R1 / mAP, percent, by what was tested"
             parts.append(markdown(Table(["trained on", "runs", *names], lines, caption)))
+    parts += [
+        f"Not scored: `{name}`: {reason}." for name, reason in {key: why for row in rows for key, why in row["missing"]}.items()
+    ]
     notes = (
         "\u2020 The model was trained on this set too. One run: in brackets 95 % of bootstrap samples of the test people. "
         "Several: mean \u00b1 sample standard deviation over runs that differ in their seed alone."
@@ -70,8 +75,8 @@ def _read(revision: str) -> dict:
     except (KeyError, TypeError, AttributeError):
         raise HplError(f"{revision}: its {PARAMS} has no profile with data.datasets; expected one of this project") from None
     method = {key: params[key] for key in _METHOD if key in params} | {key: profile[key] for key in profile if key != "data"}
-    settings = settings_words(metrics.get("settings", {}))
-    return {"trained": trained, "settings": settings, "method": flat(method), "runs": [figures]}
+    settings, missing = settings_words(metrics.get("settings", {})), list(not_scored(metrics).items())
+    return {"trained": trained, "settings": settings, "method": flat(method), "runs": [figures], "missing": missing}
 
 
 def _label(row: dict, rows: list[dict]) -> str:

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from hpl.files import HplError, run_stage
 from hpl.reports.content import FIGURE_LABELS, MAIN_FIGURES, figure_labels, interval_of, settings_words, signed, with_interval
+from hpl.reports.results import not_scored
 from hpl.runtime.provenance import ask_git
 from hpl.tasks import T2I, TASKS
 
@@ -63,13 +64,18 @@ def render_comment(base: str, root: Path = Path("."), repository: str = "", sha:
         sections.append(f"`{base}` holds no {METRICS}.")
     elif not same_data:
         sections.append("Parameters of the data changed, and with them perhaps the test set: no change is judged.")
+    sections += [f"Not scored: `{name}`: {reason}." for name, reason in not_scored(new_metrics).items()]
     same = f" Neither code nor parameters differ from `{base}`: what changed is of the machine." if _same_code(root, base) else ""
     sections.append(
         "In brackets: 95 % intervals over the test people. Another training seed, or another kind of processor, moves figures "
         f"too.{same}"
     )
     shown = {f"{place}.{name}" for (place, _), labels in SHOWN_FIGURES.items() for name in labels}
-    others = {key: change for key, change in changes(old_metrics, new_metrics).items() if key not in shown and "_ci_" not in key}
+    others = {
+        key: change
+        for key, change in changes(old_metrics, new_metrics).items()
+        if key not in shown and "_ci_" not in key and not key.startswith("not_scored.")
+    }
     sections.append("**Parameters.** " + (_change_table(changed) or "None changed."))
     if old_metrics and others:
         table = _change_table(others).strip()
@@ -174,7 +180,7 @@ def _pictures(root: Path, repository: str, sha: str) -> list[str]:
 
 def _same_code(root: Path, base: str) -> bool:
     """Check that what a run depends on is as in `base`, but for its data."""
-    code = ("hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt")
+    code = ("hpl", "stages", "dvc.yaml", PARAMS, "pyproject.toml", "constraints.txt", "requirements.lock")
     status, _, reason = ask_git(root, "diff", "--quiet", base, "--", *code)
     if status > 1:
         raise HplError(f"{base}: git: {reason}")

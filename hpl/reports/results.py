@@ -9,6 +9,7 @@ from hpl.reports.content import (
     BUNDLED,
     FIGURE_LABELS,
     MAIN_FIGURES,
+    Definitions,
     Section,
     Table,
     difference_words,
@@ -23,6 +24,11 @@ from hpl.reports.content import (
 )
 from hpl.tasks import I2I, T2I, TASKS, Task
 
+_MISSING = {
+    **{task.name: task.title.lower() for task in TASKS.values()},
+    **{f"open_set_{task.name}": f"strangers, {task.title.lower()}" for task in TASKS.values()},
+    "composed": "composed queries",
+}
 _ASKED_BY = {"picture": "picture alone", "sentence": "sentence alone", "both": "picture and sentence"}  # composed queries
 
 
@@ -49,6 +55,15 @@ def task_tables(metrics: dict, baselines: dict) -> list[Table]:
 def tasks_of(metrics: dict) -> list[Task]:
     """List the tasks that were evaluated."""
     return [task for task in TASKS.values() if task.name in metrics]
+
+
+def not_scored(metrics: dict) -> dict[str, str]:
+    """List what metrics.json says was not scored: data set and figure -> the reason."""
+    return {
+        f"{name}, {_MISSING.get(figure, figure)}": reason
+        for name, reasons in metrics.get("not_scored", {}).items()
+        for figure, reason in reasons.items()
+    }
 
 
 def _cells(figures: dict, names: Iterable[str]) -> list[str]:
@@ -97,8 +112,10 @@ def results_section(metrics: dict, baselines: dict, histograms: dict, audit: dic
             f"{histograms['colour_histogram_middle']}), chosen by mAP on the test split, in their favour; over the whole "
             "picture and without a fifth of the width at each side, where the background is."
         )
+    missing = {f"Not scored: {name}": reason for name, reason in not_scored(metrics).items()}
+    reasons = [Definitions(missing)] if missing else []
     tables, copies = task_tables(metrics, baselines), copies_blocks(metrics, audit)
-    return Section("Results on the test split", [*tables, text, *copies], short=True)
+    return Section("Results on the test split", [*tables, text, *copies, *reasons], short=True)
 
 
 def write_headline(folder: Path, documents: Iterable[Path], metrics: dict, baselines: dict, params: Params) -> None:

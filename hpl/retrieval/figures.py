@@ -14,7 +14,7 @@ from hpl.evaluation.scores import Blocks, Observer, Scores, rounded
 from hpl.evaluation.similarity import cosine_blocks, unit_checked
 from hpl.manifests.tables import Manifests
 from hpl.retrieval.features import Extractor
-from hpl.retrieval.sets import RetrievalSet, read_test_sets
+from hpl.retrieval.sets import RetrievalSet, read_test_sets, unscored
 from hpl.runtime.distributed import gather_rows, rank, world_size
 from hpl.tasks import NO_CAMERA, TASKS, Task
 
@@ -117,7 +117,7 @@ def scores_tables(results: list[Result]) -> dict[str, pd.DataFrame]:
 def evaluate_towers(extractor: Extractor, tables: Manifests, options: Evaluate) -> dict:
     """Measure a model on every test set. Of several processes the first alone computes figures; the others return none."""
     encoded = encode_sets(extractor, tables, read_test_sets(tables))
-    return {} if rank() else arrange(score_sets(encoded, options))
+    return {} if rank() else arrange(score_sets(encoded, options)) | unscored(each.dataset for each in encoded)
 
 
 def validate(extractor: Extractor, tables: Manifests, sets: list[RetrievalSet]) -> dict[str, float]:

@@ -1,13 +1,14 @@
 """What is retrieved from what: the test split of each set that is evaluated, and the validation split of each that trains."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
+from hpl.evaluation.matches import why_unscored
 from hpl.files import HplError
-from hpl.manifests.tables import Manifests, choose_queries
-from hpl.tasks import I2I, JUNK_PID, T2I, Task
+from hpl.manifests.tables import Manifests, choose_queries, own_test_split, queries_and_gallery
+from hpl.tasks import I2I, T2I, Task
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,18 @@ class RetrievalSet:
     Attributes:
         tasks: those that it is scored for.
         captions: a row a caption; images: a row a picture, junk and distractors among them.
+        not_scored: why it is not scored for another task that it was made for, by the task's name.
     """
 
     name: str
     tasks: list[Task]
     captions: pd.DataFrame
     images: pd.DataFrame
+    not_scored: dict[str, str] = field(default_factory=dict)
 
     def queries_and_gallery(self, task: Task) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the rows that ask and the rows that are searched."""
-        if task.by_caption:
-            return self.captions, self.images[self.images["pid"] != JUNK_PID].reset_index(drop=True)
-        queries, gallery = (self.images[self.images["role"] == role].reset_index(drop=True) for role in ("query", "gallery"))
-        return queries, gallery
+        return queries_and_gallery(task, self.captions, self.images)
 
 
 def read_test_sets(tables: Manifests) -> list[RetrievalSet]:
@@ -43,20 +43,18 @@ def read_test_sets(tables: Manifests) -> list[RetrievalSet]:
     for name, account in tables.datasets.items():
         if "test" not in account["use"]:
             continue
-        images, captions = (t[(t["dataset"] == name) & (t["split"] == "test")] for t in (tables.images, tables.captions))
-        people = np.unique(images.loc[images["person"] != "", "person"].astype(str))
-        captions = captions[captions["person"] != ""]  # a distractor's caption asks for nobody
+        captions, images = own_test_split(tables.images[tables.images["dataset"] == name], tables.captions)
         tasks = [task for task in (T2I, I2I) if task.name in account["scored"]]
-        found.append(RetrievalSet(name, tasks, _own_pids(captions, people), _own_pids(images, people)))
+        found.append(RetrievalSet(name, tasks, captions, images, account["not_scored"]))
     if not found:
         raise HplError("no data set has `use: [test]`; expected one to evaluate")
     return found
 
 
-def _own_pids(table: pd.DataFrame, people: np.ndarray) -> pd.DataFrame:
-    """Give the set's own people numbers from 1; junk and distractors keep their source pid, which is below."""
-    pids = np.searchsorted(people, table["person"].astype(str)) + 1
-    return table.assign(pid=np.where(table["person"] != "", pids, table["source_pid"])).reset_index(drop=True)
+def unscored(sets: Iterable[RetrievalSet]) -> dict[str, dict[str, dict[str, str]]]:
+    """Return what metrics.json says beside its figures: `not_scored`, by set and task the reason; empty if all is scored."""
+    reasons = {each.name: dict(each.not_scored) for each in sets if each.not_scored}
+    return {"not_scored": reasons} if reasons else {}
 
 
 def read_validation_sets(tables: Manifests) -> list[RetrievalSet]:
@@ -70,8 +68,11 @@ def read_validation_sets(tables: Manifests) -> list[RetrievalSet]:
     for name in pictures["dataset"].unique():
         own, sentences = pictures[pictures["dataset"] == name], captions[captions["dataset"] == name]
         drawn = choose_queries(own.assign(split="test", role="", anonymous=own["person"] == ""), seed=0)
-        can_ask = {T2I.name: len(sentences) > 0, I2I.name: (drawn["role"] == "query").any()}
-        tasks = [task for task in (T2I, I2I) if can_ask[task.name] and name in tables.serving(task.name, "train")]
+        tasks = [
+            task
+            for task in (T2I, I2I)
+            if name in tables.serving(task.name, "train") and not why_unscored(task, *queries_and_gallery(task, sentences, drawn))
+        ]
         if tasks:
             found.append(RetrievalSet(name, tasks, sentences.reset_index(drop=True), drawn.reset_index(drop=True)))
     return found

@@ -1,7 +1,8 @@
 """A killed run goes on where it was: the state of long loops, kept outside the pipeline's outputs until the stage has succeeded.
 
 State lies in `.resume/<stage>/<key>/`, where the key is a hash of parameters, code and inputs, so state of another experiment or
-of older code is never taken up. Every file is written beside its place and renamed, so half a file never counts.
+of older code is never taken up. Every file is written beside its place and renamed, so half a file never counts; it ends in the
+hash of what stands before, and one whose hash is wrong is named and computed anew.
 """
 
 import fcntl
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable
 from copy import copy
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from hpl.runtime.distributed import check_agreement, rank
 from hpl.runtime.provenance import loaded_modules
 
 _BLOCK = 1 << 24  # bytes read at a time
+_SEAL = hashlib.sha256().digest_size  # bytes of the hash that a kept file ends in
 
 
 class Stateful(Protocol):
@@ -86,7 +88,7 @@ class Checkpoint:
 
     def load(self, **objects: Stateful) -> tuple[int, int]:
         """Bring the objects to the last saved state. Returns epoch and steps done in it; (1, 0) if nothing was saved."""
-        state = torch.load(self.file, map_location="cpu", weights_only=True) if self.file.is_file() else None
+        state = torch.load(self.file, map_location="cpu", weights_only=True) if _is_whole(self.file) else None
         check_agreement(str(self.file), [torch.tensor([state["epoch"], state["step"]] if state else [1, 0])])
         if state is None:
             return 1, 0
@@ -106,7 +108,7 @@ class Checkpoint:
     def block(self, name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """Compute an array once, and keep it under its name."""
         file = self.folder / f"{self.prefix}{name}.npy"
-        if file.is_file():
+        if _is_whole(file):
             return np.load(file, allow_pickle=False)
         array = compute()
         self._write(file, lambda partial: np.save(partial, array))
@@ -121,14 +123,36 @@ class Checkpoint:
     def _write(self, file: Path, write: Callable[[Any], None]) -> None:
         partial = file.with_name(f"{file.name}.partial")
         try:
-            with open(partial, "wb") as stream:
+            with open(partial, "w+b") as stream:
                 write(stream)
+                stream.write(_digest_of(stream, stream.tell()))
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(partial, file)
         except (OSError, RuntimeError) as error:  # torch says "PytorchStreamWriter failed" where the disk is full
             partial.unlink(missing_ok=True)
             raise HplError(f"{file}: cannot be written ({error}); what was saved before is still there") from None
+
+
+def _digest_of(stream: BinaryIO, size: int) -> bytes:
+    """Hash the first `size` bytes of a file, and leave it there."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while block := stream.read(min(_BLOCK, size - stream.tell())):
+        digest.update(block)
+    return digest.digest()
+
+
+def _is_whole(file: Path) -> bool:
+    """Tell whether a file was kept; one that is not as it was written is named, and counts as none."""
+    if not file.is_file():
+        return False
+    size = file.stat().st_size - _SEAL
+    with open(file, "rb") as stream:
+        if size >= 0 and _digest_of(stream, size) == stream.read():
+            return True
+    print(f"{file}: damaged, so not used: what it kept is computed anew", file=sys.stderr)
+    return False
 
 
 class NothingKept(Checkpoint):

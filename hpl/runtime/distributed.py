@@ -13,28 +13,32 @@ not hidden behind it.
 
 import multiprocessing
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
-from pathlib import Path
+from multiprocessing.connection import wait
 from threading import Thread
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
 
-from hpl.files import HplError, write_text
+from hpl.files import HplError
+from hpl.workers import STALL_SECONDS, Idle
 
 TIMEOUT = timedelta(minutes=30)  # a process that waits longer for the others ends the run; the first may be computing metrics
 _BUCKET = 1 << 24  # numbers in one all-reduce
 TOLD_LIMIT = 20_000  # characters kept of a traceback
+_LOOK_SECONDS = 1.0  # between two looks at the processes
+_TOLD = "told"  # in the store that all share: how many processes said last words, and these by their number
+_LOST = re.compile("gloo|NCCL|Connection (closed|reset)|Broken pipe")  # of an error: another process is gone
+_NCCL_SHARED = 64 << 20  # bytes of /dev/shm that NCCL may want for a process
 LAUNCHER = "HPL_LAUNCHER"  # environment variable: the command that starts a stage on several machines
 
 
@@ -156,7 +160,7 @@ def run_processes(main: Callable[[], None], num_processes: int) -> None:
     if num_processes == 1:
         main()
     elif joins:
-        _run(main, lambda message: print(message, file=sys.stderr))
+        _run(main, _say)
     elif command := os.environ.get(LAUNCHER):
         code = subprocess.run([*shlex.split(command), *sys.argv]).returncode
         if code:
@@ -170,6 +174,8 @@ def _run(main: Callable[[], None], tell: Callable[[str], None], **group: Any) ->
     try:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT, **group)
+        if torch.cuda.is_available():
+            _spare_shared_memory()  # NCCL starts with the first tensor that is sent
         main()
     except BaseException as error:
         known = isinstance(error, HplError | OSError)
@@ -180,29 +186,82 @@ def _run(main: Callable[[], None], tell: Callable[[str], None], **group: Any) ->
     dist.destroy_process_group()
 
 
+def _of_others(message: str) -> bool:
+    """Tell whether a traceback is of a process that only lost another."""
+    return _LOST.search(message.strip().splitlines()[-1]) is not None
+
+
+def _say(message: str) -> None:
+    lost = not message.startswith("error: ") and _of_others(message)
+    print("error: another process of this run has gone; what it said stands above" if lost else message, file=sys.stderr)
+
+
+def _spare_shared_memory() -> None:
+    """Have NCCL do without /dev/shm where that is small: it dies of it with "unhandled system error"."""
+    try:
+        shared = os.statvfs("/dev/shm")
+    except OSError:
+        return
+    free, here = shared.f_bavail * shared.f_frsize, int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    if free < here * _NCCL_SHARED and "NCCL_SHM_DISABLE" not in os.environ:
+        os.environ["NCCL_SHM_DISABLE"] = "1"
+        if not local_rank():
+            print(
+                f"/dev/shm has {free >> 20} MB free, and {here} processes may want {here * _NCCL_SHARED >> 20}: NCCL does "
+                "without (NCCL_SHM_DISABLE=1), perhaps more slowly; docker run --shm-size=1g gives more",
+                file=sys.stderr,
+            )
+
+
 def _start(main: Callable[[], None], num_processes: int) -> None:
     """Start the processes on this machine and watch over them."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = main, num_processes, store.port, Path(folder)
-        started = start_processes(_process, arguments, nprocs=num_processes, join=False, start_method="spawn")
-        try:
-            while not started.join():
-                pass
-        except (ProcessExitedException, ProcessRaisedException) as error:
-            codes = [process.exitcode for process in started.processes]
-            raise HplError(_what_failed(codes, Path(folder), error.error_index)) from None
-        finally:  # also where this process is interrupted
-            for process in started.processes:
-                process.terminate()
+    context = multiprocessing.get_context("spawn")
+    arguments = [(number, main, num_processes, store.port) for number in range(num_processes)]
+    processes = [context.Process(target=_process, args=each) for each in arguments]
+    try:
+        for process in processes:
+            process.start()
+        idle = {number: Idle(process.pid or 0) for number, process in enumerate(processes)}
+        while running := [number for number, process in enumerate(processes) if process.exitcode is None]:
+            ended = wait([processes[number].sentinel for number in running], _LOOK_SECONDS)
+            codes = [process.exitcode for process in processes]
+            if any(codes):
+                raise HplError(_what_failed(codes, store))
+            if not ended:
+                _refuse_stall({number: idle[number] for number in running}, num_processes)
+    finally:  # also where this process is interrupted
+        for process in processes:
+            if process.pid:
+                process.kill()  # not SIGTERM, which a stopped process does not notice
+                process.join(5)
 
 
-def _process(number: int, main: Callable[[], None], num_processes: int, port: int, folder: Path) -> None:
+def _refuse_stall(idle: dict[int, Idle], num_processes: int) -> None:
+    """Look again at the processes that run, a second after the last time. HplError if they do not go on.
+
+    One that waits for the others is idle too, so one counts that is stopped, or all that are. A GPU's wait uses the processor.
+    """
+    stalled = [number for number, each in idle.items() if each.look(_LOOK_SECONDS) >= STALL_SECONDS]
+    stopped = [number for number in stalled if idle[number].state() == "T"]
+    if stopped or len(stalled) == len(idle):
+        number = (stopped or stalled)[0]
+        raise HplError(
+            f"process {number} of {num_processes} has done nothing for {STALL_SECONDS:g} s: {idle[number].state_in_words()}; "
+            "the others were stopped. Run the same command again"
+        )
+
+
+def _process(number: int, main: Callable[[], None], num_processes: int, port: int) -> None:
     os.environ["LOCAL_RANK"] = str(number)
     multiprocessing.set_start_method(None, force=True)  # a spawned process would spawn its loader's workers too, seconds for each
     Thread(target=_end_with_parent, daemon=True).start()
-    group = {"store": dist.TCPStore("127.0.0.1", port), "rank": number, "world_size": num_processes}
-    _run(main, lambda message: write_text(folder / f"{number}.txt", message), **group)
+    store = dist.TCPStore("127.0.0.1", port)
+
+    def tell(message: str) -> None:
+        store.set(f"{_TOLD} {store.add(_TOLD, 1)}", f"{number} {message}")
+
+    _run(main, tell, store=store, rank=number, world_size=num_processes)
 
 
 def _end_with_parent() -> None:
@@ -211,17 +270,20 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _what_failed(codes: list[int | None], folder: Path, first: int) -> str:
+def _what_failed(codes: list[int | None], store: dist.TCPStore) -> str:
     """Name the cause, not its consequences: when a process dies, those that wait for it fail as well."""
-    told = [(file.stat().st_mtime_ns, int(file.stem), file.read_text()) for file in folder.glob("*.txt")]
-    for _, _, message in sorted(told):
+    keys = [f"{_TOLD} {place}" for place in range(1, store.add(_TOLD, 0) + 1)]
+    told = [store.get(key).decode().split(" ", 1) for key in keys if store.check([key])]
+    for _, message in told:
         if message.startswith("error: "):
             return message.removeprefix("error: ")
     for number, code in enumerate(codes):
-        if code not in (0, 1, None, -signal.SIGTERM):  # SIGTERM: stopped because of another
+        if code not in (0, 1, None):
             end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-            return f"process {number} of {len(codes)} {end}; the others were stopped"
-    for _, number, message in sorted(told)[:1]:
+            why = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
+            return f"process {number} of {len(codes)} {end}{why}; the others were stopped"
+    for teller, message in sorted(told, key=lambda entry: _of_others(entry[1])):
         print(message, file=sys.stderr)
-        return f"process {number} of {len(codes)} failed: {message.strip().splitlines()[-1]}; the others were stopped"
+        return f"process {teller} of {len(codes)} failed: {message.strip().splitlines()[-1]}; the others were stopped"
+    first = next(number for number, code in enumerate(codes) if code)
     return f"process {first} of {len(codes)} ended with code {codes[first]}; the others were stopped"

@@ -9,9 +9,9 @@ world, identity and instance attributes, place, and which parts are visible. Tra
 
 import io
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from hpl.files import HplError, output_folder
 from hpl.synthetic.captions import PLAIN_CHANCES, RICH_CHANCES, describe, processed_tokens
 from hpl.synthetic.people import attributes
 from hpl.synthetic.render import WORLDS, Picture, Shot, render
+from hpl.workers import Duty, in_order
 
 _SET_FOLDERS = {"caption": "CUHK-PEDES", "picture": "Market-1501", "pretrain": "pretrain"}
 _NUM_CAPTION_CAMERAS, _NUM_PRETRAIN_CAMERAS = 12, 16
@@ -32,6 +33,7 @@ _THIRD_CAPTION_RATE = 0.01
 _PLAN_STREAM, _WORDS_STREAM, _COPY_STREAM = 4, 5, 6  # first words of seeds, apart from `WORLDS`
 _SUBFOLDERS = ("CUHK01", "CUHK03", "cam_a", "cam_b", "{}_query", "{}_query", "CUHK03")
 _TASK_PICTURES = 32  # pictures a worker takes at a time
+_DRAWS = Duty("draws pictures", "num_workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,11 +210,14 @@ def _market_path(folder: str, pid: str, camid: int, index: int, rng: np.random.G
 
 def _run(jobs: list[Job], folder: Path, num_workers: int) -> list[dict]:
     """Do every job, in order, and collect what each reports."""
-    bar = {"total": len(jobs), "desc": "synthesize", "unit": "picture", "mininterval": 2}
-    if num_workers <= 1:
-        return [_do(job, folder) for job in tqdm(jobs, **bar)]
-    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        return list(tqdm(pool.map(_do, jobs, [folder] * len(jobs), chunksize=_TASK_PICTURES), **bar))
+    chunks = [jobs[start : start + _TASK_PICTURES] for start in range(0, len(jobs), _TASK_PICTURES)]
+    do, workers = partial(_do_all, folder), min(num_workers, len(chunks))
+    done = map(do, chunks) if workers <= 1 else in_order(do, chunks, workers, _DRAWS, "spawn")
+    return list(tqdm(chain.from_iterable(done), total=len(jobs), desc="synthesize", unit="picture", mininterval=2))
+
+
+def _do_all(folder: Path, jobs: list[Job]) -> list[dict]:
+    return [_do(job, folder) for job in jobs]
 
 
 def _do(job: Job, folder: Path) -> dict:

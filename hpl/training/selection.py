@@ -5,31 +5,23 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from hpl.files import HplError
 from hpl.training.model import HPL
 
 
 class Best:
     """The best epoch so far by the mean validation mAP of the trained tasks, a part of the checkpoint."""
 
-    def __init__(self, selection: str, patience: int, tasks: Iterable[str], held_out: Iterable[str]) -> None:
-        """Raise HplError if an epoch is to be chosen, or training stopped, by a task without validation people.
+    def __init__(self, selection: str, patience: int, tasks: Iterable[str]) -> None:
+        """Take how to choose.
 
         Args:
             selection: last | best.
             patience: epochs without a better one, up to the last that was measured, after which training stops; 0: never.
             tasks: those that are trained.
-            held_out: those that have validation people.
         """
         self.selection, self.patience, self.tasks = selection, patience, list(tasks)
         self.score, self.epoch, self.measured = -math.inf, 0, 0
         self.weights: dict[str, Tensor] | None = None
-        if missing := set(tasks) - set(held_out):
-            if selection == "best" or patience:
-                raise HplError(
-                    f"train: no validation people for {', '.join(sorted(missing))}; expected a validation split or "
-                    "data.val_share above 0, or selection: last and patience: 0"
-                )
 
     def offer(self, epoch: int, figures: dict[str, float], model: HPL) -> None:
         """Take over the epoch if it is the best; of equals the first stays. Its weights are kept where they will be asked for."""

@@ -14,6 +14,7 @@ from hpl.batches.sampling import identity_batches, shuffled_batches
 from hpl.config import Params
 from hpl.files import HplError
 from hpl.prompts.learned import LearnedPrompts
+from hpl.retrieval.checks import refuse, training_faults
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.figures import validate
 from hpl.retrieval.sets import read_validation_sets
@@ -43,15 +44,15 @@ def train(
     The test split is never read. The model is that of the last epoch, or by `train.selection` of the best in validation.
     """
     options, size, manifests = params.active.train, params.active.input, data.manifests
+    refuse(training_faults(params, manifests))
     pictures, captions = data.pictures("train"), data.captions("train")
     pids = np.unique(pictures["pid"])
     if prompts is not None and prompts.pids.tolist() != pids.tolist():
         raise HplError("train: the prompts were made for other training identities; run the construct_prompts stage again")
     reader = data.reader(pictures, size)
     held_out = read_validation_sets(manifests) if options.validate_epochs else []
-    best = Best(options.selection, options.patience, params.tasks, {task.name for each in held_out for task in each.tasks})
     hpl, optimizer = start(clip, prompts, len(pids), params, device)
-    curves = Curves([*LOSSES, "total"])
+    best, curves = Best(options.selection, options.patience, params.tasks), Curves([*LOSSES, "total"])
     kept: dict[str, Stateful] = {"model": hpl, "optimizer": optimizer, "curves": curves, "best": best}
     first_epoch, done = checkpoint.load(**kept)
     for epoch in range(first_epoch, options.epochs + 1):
@@ -127,8 +128,6 @@ def epoch_steps(captions: pd.DataFrame, pictures: pd.DataFrame, pids: np.ndarray
     """
     options, seed, pairs, people = params.active.train, params.seed, [], []
     if T2I.name in params.tasks:
-        if captions.empty:
-            raise HplError("train: tasks holds t2i, but no training picture has a caption; expected captions, or tasks: [i2i]")
         pairs = shuffled_batches(len(captions), options.t2i_batch, seed, epoch, drop_last=True)
     if I2I.name in params.tasks:
         num_batches = len(pairs) or len(captions) // options.t2i_batch or max(1, len(pictures) // options.i2i_batch)

@@ -35,6 +35,12 @@ SQUARE = Input(height=24, width=24, context_length=16)
 IDS = tokenize(["A man in red.", "A woman with a blue bag.", "x"], 16)
 
 
+SCRATCH = ScratchBackbone(
+    source="scratch", embed_dim=16, vision_width=16, vision_layers=1, vision_heads=2, patch_size=6, stride=None, text_width=24,
+    text_layers=1, text_heads=2,
+)  # fmt: skip
+
+
 def pictures(height: int, width: int) -> Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(1))
 
@@ -301,6 +307,92 @@ def test_no_code_of_an_archive_runs(tmp_path: Path) -> None:
         with pytest.raises(torch.jit.Error, match="RuntimeError: run"):
             torch.jit.load(tmp_path / "hook.pt")
     assert sorted(read_weight_file(tmp_path / "hook.pt").state) == ["linear.bias", "linear.weight"]
+
+
+@pytest.mark.parametrize("script", [False, True], ids=["torch.save", "TorchScript"])
+def test_one_wrong_bit_in_an_archive_is_found(script: bool, tmp_path: Path) -> None:
+    """torch.load itself does not compare checksums."""
+    path = tmp_path / "weights.pt"
+    write_openai(plain().state_dict(), path) if script else write_torch(plain().state_dict(), path)
+    data, value = bytearray(path.read_bytes()), plain().state_dict()["visual.proj"]
+    at = data.index((value.half() if script else value).numpy().tobytes()[:64])
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(HplError, match="damaged, or no file of weights"):
+        read_weight_file(path)
+
+
+def test_an_archive_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    path = write_torch({"visual.proj": torch.zeros(1 << 22)}, tmp_path / "weights.pt")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(HplError, match="its members are compressed or overlap; expected them as torch.save writes them"):
+        read_weight_file(path)
+
+
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    path = write_torch({"visual.proj": torch.zeros(1).expand(10**9)}, tmp_path / "weights.pt")
+    with pytest.raises(HplError, match="visual.proj repeats few numbers many times"):
+        read_weight_file(path)
+
+
+@pytest.mark.parametrize("side", [float("nan"), float("inf"), [24, 24]])
+def test_a_resolution_that_is_no_number_is_none(side: object, tmp_path: Path) -> None:
+    path = write_openai(plain().state_dict(), tmp_path / "weights.pt", side)
+    assert read_weight_file(path).resolution is None
+
+
+DESCRIBED = {
+    "another tower": {"vision_cfg": {"timm_model_name": "resnet50", "timm_model_pretrained": True}},
+    "another text tower": {"text_cfg": {"hf_model_name": "bert-base-uncased", "layers": 1}},
+    "wide": {"vision_cfg": {"width": 2**30}},
+    "deep": {"text_cfg": {"layers": 10**9}},
+    "long": {"text_cfg": {"context_length": 10**9}},
+    "no patches": {"vision_cfg": {"patch_size": 0}},
+    "no number": {"embed_dim": "many"},
+    "unknown": {"colour": "red"},
+}
+
+
+@pytest.mark.parametrize("fault", DESCRIBED)
+def test_a_folder_that_describes_another_model_is_refused(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything large is made, and without asking the network for a tower."""
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
+    config, model = scratch_config(SCRATCH, SQUARE), build_clip(scratch_config(SCRATCH, SQUARE))
+    for name in ("backbone", "model"):
+        (tmp_path / name).mkdir()
+    save_backbone(tmp_path / "backbone", model, config)
+    save_trained(
+        tmp_path / "model", ImageTower(model, task_routing=True), TextTower(model), {"clip": config, "task_routing": True}
+    )
+    for file, key, load in (
+        ("backbone/open_clip_config.json", "model_cfg", load_backbone),
+        ("model/model.json", "clip", load_trained),
+    ):
+        load((tmp_path / file).parent)
+        content = json.loads((tmp_path / file).read_text())
+        for section, change in DESCRIBED[fault].items():
+            content[key][section] = content[key][section] | change if isinstance(change, dict) else change
+        (tmp_path / file).write_text(json.dumps(content))
+        with pytest.raises(HplError, match="damaged, or of another version|no plain CLIP ViT|no ViT of open_clip's own"):
+            load((tmp_path / file).parent)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"3", b'{"model_cfg": 1, "clip": 1}', b'{"clip": {}, "task_routing": 1}', b"{"]
+)
+def test_a_damaged_folder_is_named_in_one_line(content: bytes, tmp_path: Path) -> None:
+    model = build_clip(scratch_config(SCRATCH, SQUARE))
+    save_backbone(tmp_path, model, scratch_config(SCRATCH, SQUARE))
+    save_trained(tmp_path, ImageTower(model, task_routing=True), TextTower(model), {})
+    for name, load in (("open_clip_config.json", load_backbone), ("model.json", load_trained)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(HplError) as caught:
+            load(tmp_path)
+        assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_openais_weights_want_quick_gelu(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Training pictures come from the packed arrays, from files, or from both; workers change nothing and name a bad file."""
 
+import multiprocessing
+import os
 import pickle
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +67,20 @@ def test_nothing_packed_needs_no_folder_and_an_unknown_picture_is_refused(images
             loose.read(np.array([2, unknown]))
 
 
+@pytest.mark.parametrize("damage", ["fewer", "smaller", "cut"])
+def test_packed_pictures_that_do_not_fit_the_table_are_refused(images: pd.DataFrame, tmp_path: Path, damage: str) -> None:
+    first, last = tmp_path / "pictures-00000.npy", tmp_path / "pictures-00001.npy"
+    if damage == "fewer":
+        last.unlink()
+    elif damage == "cut":
+        last.write_bytes(last.read_bytes()[:-5])
+    else:
+        for file in (first, last):
+            np.save(file, np.load(file)[:, :, :12])
+    with pytest.raises(HplError, match="delete .* and run the (preprocess stage again|stage that writes it)"):
+        reader(images, tmp_path).read(np.array([2, 4, 8]))
+
+
 def steps() -> list[Step]:
     generator = np.random.default_rng(0)
     return [
@@ -97,3 +114,25 @@ def test_a_worker_names_the_bad_file_and_nothing_else(images: pd.DataFrame, tmp_
     with pytest.raises(HplError) as caught:
         list(load_steps(StepDataset(reader(images, tmp_path), CAPTIONS, 32, steps(), 2, 0.5), num_workers, CPU))
     assert str(caught.value) == f"{tmp_path / '7.png'}: picture not found"
+
+
+class Killed:
+    """Stands in for TrainingPictures where memory runs out: the system kills who reads."""
+
+    def read(self, image_ids: np.ndarray) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return torch.empty(0)
+
+
+def test_a_worker_killed_for_memory_is_one_line_that_says_what_to_lower() -> None:
+    said = "a process that reads training pictures was killed by SIGKILL, perhaps for want of memory; a lower loader_workers"
+    with pytest.raises(HplError, match=said):
+        list(load_steps(StepDataset(Killed(), CAPTIONS, 32, steps(), 2, 0.5), 2, CPU))
+
+
+def test_whoever_stops_training_stops_the_workers(images: pd.DataFrame, tmp_path: Path) -> None:
+    batches = load_steps(StepDataset(reader(images, tmp_path), CAPTIONS, 32, steps(), 2, 0.5), 2, CPU)
+    next(batches)
+    before = {child.pid for child in multiprocessing.active_children()}
+    batches.close()
+    assert before and not {child.pid for child in multiprocessing.active_children()}

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from open_clip.model import CLIP
+from safetensors.torch import save_file
 
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import TextTower, at_end, frozen_copy
@@ -113,6 +114,41 @@ def test_a_picture_gets_one_of_its_own_captions(cache: FeatureCache) -> None:
     assert [set(column.tolist()) for column in drawn.T] == [{0, 1}, {2}, {-1}, {3}, {-1}, {-1}]
 
 
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("pictures.parquet", b"PAR1"),
+        ("pictures.parquet", pd.DataFrame({"image_id": [1], "pid": [2]})),
+        ("pictures.parquet", pd.DataFrame({"image_id": range(6)})),
+        ("captions.parquet", None),
+        ("captions.parquet", pd.DataFrame({"picture": [0, 9], "start": [0, 7], "length": [7, 7]})),
+        ("captions.parquet", pd.DataFrame({"picture": [1, 0], "start": [0, 7], "length": [7, 7]})),
+        ("captions.parquet", pd.DataFrame({"picture": [0, 1], "start": [0, 7], "length": [7, 9]})),
+        ("captions.parquet", pd.DataFrame({"picture": [0, 1], "start": [0, 14], "length": [14, 0]})),
+        ("captions.parquet", pd.DataFrame({"picture": ["x"], "start": [0], "length": [14]})),
+        ("image_tokens-00001.npy", None),
+        ("image_tokens-00001.npy", b"\x93NUMPY\x01\x00F\x00{'descr'"),
+        ("image_tokens-00001.npy", np.zeros((2, 10, 15), np.float16)),
+        ("image_tokens-00001.npy", np.zeros((2, 10, 16), "S3")),
+        ("image_tokens-00001.npy", np.float16(3)),
+        ("text_tokens-00000.npy", np.zeros((3, 16), np.float16)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_damaged_cache_is_named_with_the_way_out(cache: FeatureCache, tmp_path: Path, name: str, content: object) -> None:
+    file = tmp_path / name
+    file.unlink()
+    if isinstance(content, pd.DataFrame):
+        content.to_parquet(file)
+    elif isinstance(content, np.ndarray | np.generic):
+        np.save(file, content)
+    elif content is not None:
+        file.write_bytes(content)
+    with pytest.raises(HplError, match="delete .* and run the (cache_features stage again|stage that writes it)") as caught:
+        FeatureCache(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
 def options(**changes: object) -> Construct:
     defaults = {"epochs": 3, "batch_size": 4, "inversion_lr": 1e-3, "identity_lr": 0.02, "lr_decay": 0.8}
     return Construct(**{**defaults, **changes})
@@ -160,4 +196,12 @@ def test_prompts_of_another_shape_are_refused(clip: CLIP, tmp_path: Path) -> Non
         load_prompts(tmp_path, PROMPT.model_copy(update={"id_tokens": 2}), INVERSION, tower)
     save_prompts(tmp_path, None)
     with pytest.raises(HplError, match="made with prompt.enabled: false"):
+        load_prompts(tmp_path, PROMPT, INVERSION, tower)
+    file = tmp_path / "prompts.safetensors"
+    for damaged in (b"", b"{}", b"\xff" * 100):
+        file.write_bytes(damaged)
+        with pytest.raises(HplError, match="prompts.safetensors: damaged.*delete it and run the construct_prompts stage again"):
+            load_prompts(tmp_path, PROMPT, INVERSION, tower)
+    save_file({"pids": torch.tensor([0.5])}, file)
+    with pytest.raises(HplError, match="prompts.safetensors: pids of torch.float32; delete it"):
         load_prompts(tmp_path, PROMPT, INVERSION, tower)

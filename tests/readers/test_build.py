@@ -23,6 +23,7 @@ from hpl.manifests.shards import ShardReader, ShardWriter
 from hpl.manifests.tables import Manifests
 from hpl.readers import decoding
 from hpl.readers.build import READERS
+from hpl.readers.official import OFFICIAL
 from tests.support.native_sets import CUHK, MARKET, build
 from tests.support.pictures import picture, save
 
@@ -65,7 +66,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(cuhk: Path, market: Pa
         for folder in ("manifests", "pictures")
         for path in (tmp_path / "out1" / folder).iterdir()
     ]
-    assert len(files) == 6
+    assert len(files) == 7
     for file in files:
         assert (tmp_path / "out1" / file).read_bytes() == (tmp_path / "out2" / file).read_bytes(), file
 
@@ -173,7 +174,7 @@ def test_one_s_own_people_on_both_sides_are_told(tmp_path: Path) -> None:
     images = build(tmp_path, tmp_path / "out", datasets=(source,)).images
     assert images.set_index("path").loc[["train/ann/1.png", "train/ben/1.png"], "role"].tolist() == ["dropped", "train"]
     notes = audit_of(tmp_path / "out")["datasets"]["people"]["notes"]
-    assert notes == ["people in test and in another split, such as ann, who leave the other: 1"]
+    assert notes == ["1 of 2 people of train, such as ann, leave it: they are in a test split too"]
 
 
 def test_official_counts_are_a_warning_or_with_strict_an_error(market: Path, tmp_path: Path, capsys) -> None:
@@ -278,21 +279,124 @@ def test_copies_inside_a_set_are_counted_also_when_another_set_has_the_picture(c
     assert audit["links"] == {"CUHK-PEDES + Market-1501": {"exact": 2, "perceptual": 0}}
 
 
-def test_what_cannot_be_scored_is_told_before_any_training(market: Path, tmp_path: Path) -> None:
-    shutil.rmtree(market / "query")
-    save(picture(7), market / "query" / "0009_c1s1_000001_00.jpg")
-    (market / "bounding_box_test" / "0001_c2s1_001052_00.jpg").unlink()
-    build(tmp_path, tmp_path / "fine", datasets=(MARKET,))  # queries without a match are counted by the evaluation
+def query_of_nobody(market: Path) -> str:
+    """Let the one query ask for somebody who is not in the gallery. Returns what is said of it."""
+    (market / "query" / "0001_c1s1_001051_00.jpg").rename(market / "query" / "0009_c1s1_000001_00.jpg")
+    return "none of the 1 people of 1 queries is in the gallery of 3 pictures; expected other pictures of these people there"
+
+
+def test_a_set_whose_queries_match_nothing_is_told_before_training_and_another_is_scored(
+    cuhk: Path, market: Path, tmp_path: Path, capsys
+) -> None:
+    reason = query_of_nobody(market)
+    tables = build(tmp_path, tmp_path / "out")
+    assert f"Market-1501: the test split cannot be scored for i2i: {reason}" in capsys.readouterr().err
+    assert f"the test split cannot be scored for i2i: {reason}" in audit_of(tmp_path / "out")["datasets"]["Market-1501"]["notes"]
+    assert tables.datasets["Market-1501"]["not_scored"] == {"i2i": reason} and tables.datasets["CUHK-PEDES"]["not_scored"] == {}
+    assert tables.serving("t2i", "test") == ["CUHK-PEDES"] and tables.serving("i2i", "test") == []
+
+
+def test_no_test_split_that_can_be_scored_is_an_error(market: Path, tmp_path: Path) -> None:
+    reason = query_of_nobody(market)
+    with pytest.raises(
+        HplError, match="no test split can be scored; .*`use` without test\n  Market-1501, i2i: none of"
+    ) as caught:
+        build(tmp_path, tmp_path / "out", datasets=(MARKET,))
+    assert reason in str(caught.value)
     root = tmp_path / "people"
     for person in range(8):
         save(picture(10 * person), root / f"p{person}" / "0.png")
-    with pytest.raises(HplError, match="data set people: its test split of 2 pictures cannot be scored"):
-        build(
-            tmp_path,
-            tmp_path / "out",
-            datasets=({"format": "folders", "folder": "people", "use": ["train", "test"]},),
-            test_share=0.3,
-        )
+    own = {"format": "folders", "folder": "people", "use": ["train", "test"]}
+    with pytest.raises(HplError, match="people, i2i: none of 2 people has two different pictures"):
+        build(tmp_path, tmp_path / "own", datasets=(own,), test_share=0.3)
+
+
+def test_one_camera_everywhere_is_named_with_the_way_out(tmp_path: Path) -> None:
+    for person, split in (("a", "train"), ("b", "train"), ("c", "test"), ("d", "test")):
+        for number in range(3):
+            save(picture(10 * ord(person) + number), tmp_path / "people" / split / person / f"{number}_c4.png")
+    own = {"format": "folders", "folder": "people", "use": ["train", "test"]}
+    with pytest.raises(
+        HplError, match="all 6 pictures of people are by camera 4, .* expected two cameras or more, or no cameras"
+    ):
+        build(tmp_path, tmp_path / "out", datasets=({**own, "camera_pattern": r"_c(\d)"},))
+    build(tmp_path, tmp_path / "unknown", datasets=(own,))
+
+
+def test_some_queries_without_a_match_are_counted(market: Path, tmp_path: Path) -> None:
+    save(picture(7), market / "query" / "0009_c1s1_000001_00.jpg")
+    build(tmp_path, tmp_path / "out", datasets=(MARKET,))
+    notes = audit_of(tmp_path / "out")["datasets"]["Market-1501"]["notes"]
+    assert "i2i: 1 of 2 queries have no match in the gallery and are skipped" in notes
+
+
+def test_official_counts_are_of_what_could_be_read(cuhk: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    official = {
+        "train": {"people": 1, "pictures": 2, "captions": 4},
+        "val": {"people": 1, "pictures": 1, "captions": 2},
+        "gallery": {"people": 1, "pictures": 1, "captions": 1},
+    }
+    monkeypatch.setitem(OFFICIAL, "cuhk-pedes", official)
+    source = {**CUHK, "official": True}
+    build(tmp_path, tmp_path / "whole", datasets=(source,), strict=True)
+    shutil.rmtree(cuhk / "imgs" / "CUHK01")
+    (cuhk / "imgs" / "Market" / "0002.jpg").write_bytes(b"")
+    capsys.readouterr()
+    build(tmp_path, tmp_path / "out", datasets=(source,), on_bad_image="skip")
+    account = audit_of(tmp_path / "out")["datasets"]["CUHK-PEDES"]
+    assert account["mismatches"] == [
+        "train: 1 pictures, officially 2: 1 of those listed could not be read",
+        "train: 3 captions, officially 4: 1 of those listed could not be read",
+        "val: 0 pictures, officially 1 people, 1 pictures, 2 captions: none of 1 could be read",
+    ]
+    assert f"{cuhk}/imgs/CUHK01: folder not found; expected 1 of the listed pictures in it" in account["notes"]
+    said = capsys.readouterr().err
+    assert said.count("CUHK01") == 1 and "skipped: " in said and "0002.jpg: empty file" in said
+    with pytest.raises(HplError, match=r"3 mismatches \(preprocess.strict is true\)"):
+        build(tmp_path, tmp_path / "strict", datasets=(source,), on_bad_image="skip", strict=True)
+    assert not (tmp_path / "strict" / "manifests").exists()
+
+
+def test_counts_hold_for_splits_that_are_not_used_too(cuhk: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(OFFICIAL, "cuhk-pedes", {"train": {"pictures": 2}, "gallery": {"pictures": 1}})
+    (cuhk / "imgs" / "cam_a" / "000_45.bmp").unlink()  # of a split that is not read
+    build(tmp_path, tmp_path / "out", datasets=({**CUHK, "official": True, "use": ["test"]},), strict=True)
+
+
+def test_a_folder_that_is_missing_is_named_once_with_its_pictures(cuhk: Path, tmp_path: Path) -> None:
+    records = json.loads((cuhk / "reid_raw.json").read_text())
+    more = [{**records[0], "file_path": f"gone/{number}/{name}.png"} for number in range(3) for name in "abcd"]
+    (cuhk / "reid_raw.json").write_text(json.dumps([*records, *more, {**records[0], "file_path": "cam_a/gone.png"}]))
+    with pytest.raises(HplError, match=r"^13 bad pictures .*skip") as caught:
+        build(tmp_path, tmp_path / "out", datasets=(CUHK,))
+    assert [line.partition(str(cuhk))[2] for line in str(caught.value).splitlines()[1:]] == [
+        "/imgs/gone: folder not found; expected 12 of the listed pictures in it",
+        "/imgs/cam_a/gone.png: picture not found",
+    ]
+
+
+def test_captions_of_skipped_pictures_alone_leave_the_set_to_pictures(tmp_path: Path) -> None:
+    for split, person in (("train", "a"), ("train", "b"), ("test", "c")):
+        for number in range(2):
+            save(picture(10 * ord(person) + number), tmp_path / "people" / split / person / f"{number}.png")
+    captioned = tmp_path / "people" / "train" / "a" / "2.png"
+    captioned.write_bytes(b"no picture")
+    captioned.with_suffix(".txt").write_text("A person.")
+    own = {"format": "folders", "folder": "people", "use": ["train", "test"]}
+    tables = build(tmp_path, tmp_path / "out", datasets=(own,), on_bad_image="skip")
+    assert tables.datasets["people"]["tasks"] == ["i2i"] and tables.captions.empty
+
+
+def test_a_val_split_whose_people_train_is_told_by_name_and_number(tmp_path: Path, capsys) -> None:
+    for seed, place in enumerate(("train/ann", "train/ben", "val/ann", "val/ben", "test/cy")):
+        for number in range(2):
+            save(picture(10 * seed + number), tmp_path / "people" / place / f"{number}.png")
+    own = {"format": "folders", "folder": "people", "use": ["train", "test"]}
+    build(tmp_path, tmp_path / "out", datasets=(own,), val_share=0.5)
+    said = (
+        "people: 2 of 2 people of val, such as ann, leave it: they are in training or in a test split too; no validation people"
+    )
+    assert said in capsys.readouterr().err
 
 
 def test_captions_in_training_alone_leave_the_test_split_to_pictures(tmp_path: Path) -> None:
@@ -303,7 +407,10 @@ def test_captions_in_training_alone_leave_the_test_split_to_pictures(tmp_path: P
                 file.with_suffix(".txt").write_text("A person.")
     tables = build(tmp_path, tmp_path / "out", datasets=({"format": "folders", "folder": "people", "use": ["train", "test"]},))
     assert tables.serving("t2i", "train") == ["people"] and tables.serving("t2i", "test") == []
-    assert "the test split cannot be scored for t2i" in audit_of(tmp_path / "out")["datasets"]["people"]["notes"]
+    notes = audit_of(tmp_path / "out")["datasets"]["people"]["notes"]
+    assert (
+        "the test split cannot be scored for t2i: none of 2 pictures is of a person and has a caption; expected captions" in notes
+    )
 
 
 def test_nobody_left_to_train_on_is_an_error(market: Path, tmp_path: Path) -> None:
@@ -328,7 +435,11 @@ def test_a_linked_folder_is_said_to_be_unseen_by_dvc(market: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".packed.npy", ".fingerprints.npy"])
-@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"", None], ids=["truncated", "empty", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-20], lambda data: b"", None, lambda data: data[:-30] + bytes([data[-30] ^ 1]) + data[-29:]],
+    ids=["truncated", "empty", "missing", "one bit"],
+)
 def test_a_damaged_part_of_the_store_is_made_again(market: Path, tmp_path: Path, suffix: str, damage) -> None:
     store = tmp_path / "store"
     build(tmp_path, tmp_path / "out", datasets=(MARKET,), store=store)
@@ -338,8 +449,8 @@ def test_a_damaged_part_of_the_store_is_made_again(market: Path, tmp_path: Path,
     if damage:
         file.write_bytes(damage(data))
     build(tmp_path, tmp_path / "again", datasets=(MARKET,), store=store)
-    for name in ("images.parquet", "audit.json"):
-        assert (tmp_path / "out" / "manifests" / name).read_bytes() == (tmp_path / "again" / "manifests" / name).read_bytes()
+    for name in ("manifests/images.parquet", "manifests/links.parquet", "manifests/audit.json", "pictures/pictures-00000.npy"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
 
 def test_a_full_disk_is_named_and_leaves_no_rest(market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,6 +567,17 @@ def test_shards_hold_any_rows_in_any_order(tmp_path: Path) -> None:
 def test_manifests_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(HplError, match="images.parquet: file not found; run the preprocess stage"):
         Manifests(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["images.parquet", "captions.parquet", "links.parquet", "datasets.json", "audit.json"])
+def test_a_changed_manifest_is_refused(name: str, market: Path, tmp_path: Path) -> None:
+    build(tmp_path, tmp_path / "out", datasets=(MARKET,))
+    file = tmp_path / "out" / "manifests" / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(HplError, match=rf"manifests: not as the preprocess stage wrote it \({name}\); delete it"):
+        Manifests(tmp_path / "out" / "manifests")
 
 
 def test_captions_carry_their_picture(cuhk: Path, market: Path, tmp_path: Path) -> None:

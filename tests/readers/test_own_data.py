@@ -325,6 +325,46 @@ def test_the_camera_stands_in_the_file_name(tmp_path: Path) -> None:
         list(read_folders(tmp_path, r"x_(k)?").records)
 
 
+PEOPLE_IN_CAMERAS = [f"cam0{camera}/{person}/1.jpg" for camera in (1, 2, 3) for person in ("anna", "ben", "carl", "dora")]
+
+
+def test_cameras_above_the_people_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        HplError, match="3 folders such as cam01 and cam03 hold the same 4 folders, such as anna: cameras above people"
+    ):
+        read_folders(touch(tmp_path / "alone", *PEOPLE_IN_CAMERAS))
+    with pytest.raises(HplError, match="2 folders such as c1 and c2 hold the same 1 folders, such as ben"):
+        read_folders(touch(tmp_path / "few", "c1/anna/1.jpg", "c1/ben/1.jpg", "c2/ben/1.jpg", "c2/carl/1.jpg"))
+    with pytest.raises(
+        HplError, match=f"{tmp_path}/split/train: .* expected <person>/<camera>/<picture>, and camera_pattern, or"
+    ):
+        read_folders(touch(tmp_path / "split", *(f"train/{file}" for file in PEOPLE_IN_CAMERAS), "test/eve/1.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("files", "note"),
+    [
+        (
+            [file.replace("cam0", "gate") for file in PEOPLE_IN_CAMERAS],
+            "every one holds folders such as anna; if those are people",
+        ),
+        (["cam01/1.jpg", "cam02/2.jpg"], "2 folders such as cam01 and cam02 were taken for people, and are called like cameras"),
+        ([f"{person}/cam{camera}/1.jpg" for person in ("anna", "ben") for camera in (1, 2, 3)], ""),
+        ([f"p{person}/seq{number}/1.jpg" for person in range(5) for number in range(2)], ""),
+        (["anna/day/1.jpg", "ben/1.jpg"], ""),
+        (["c1/1.jpg", "bob/1.jpg"], ""),
+    ],
+)
+def test_what_may_be_cameras_or_people_is_told_and_people_are_left_alone(tmp_path: Path, files: list[str], note: str) -> None:
+    notes = read_folders(touch(tmp_path, *files)).notes
+    assert note in notes[0] if note else notes == []
+
+
+def test_the_camera_may_be_a_folder_below_the_person(tmp_path: Path) -> None:
+    root = touch(tmp_path, "anna/cam1/1.jpg", "anna/cam2/cam7_2.jpg", "ben/1_cam3.jpg")
+    assert [record.camid for record in read_folders(root, r"cam(\d+)").records] == [1, 7, 3]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

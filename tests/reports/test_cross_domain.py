@@ -43,7 +43,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         commit(
             folder, f"cuhk-{seed}", ["CUHK-PEDES", "Market-1501"], {"datasets": first, "t2i": T2I, "i2i": I2I, "others": others}
         )
-    commit(folder, "icfg", ["ICFG-PEDES"], {"datasets": {"t2i": "CUHK-PEDES"}, "t2i": {"rank1": 1.0, "mAP": 2.0}})
+    missing = {"Market-1501": {"i2i": "all 9 pictures are by camera 3"}}
+    icfg = {"datasets": {"t2i": "CUHK-PEDES"}, "t2i": {"rank1": 1.0, "mAP": 2.0}, "not_scored": missing}
+    commit(folder, "icfg", ["ICFG-PEDES"], icfg)
     commit(folder, "old", ["ICFG-PEDES"], {"t2i": T2I})
     ranked = {
         "datasets": {"t2i": "CUHK-PEDES"},
@@ -71,6 +73,12 @@ def test_rows_are_what_was_trained_on_and_columns_what_was_tested(repository: Pa
         "| CUHK-PEDES + Market-1501 | 2 | 90.00 ± 0.00 / 80.00 ± 0.00 † |",
         "| ICFG-PEDES | 1 | - |",
     ]
+
+
+def test_what_was_not_scored_is_said_with_its_reason(repository: Path) -> None:
+    text = cross_domain(["cuhk-0", "icfg"])
+    assert text.count("Not scored: `Market-1501, image to image`: all 9 pictures are by camera 3.") == 1
+    assert "Not scored" not in cross_domain(["cuhk-0"])
 
 
 def test_other_methods_and_settings_are_rows_of_their_own_and_a_run_named_twice_counts_once(repository: Path) -> None:

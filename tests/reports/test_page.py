@@ -133,6 +133,16 @@ def test_the_same_bytes_twice(reports: Path, manifests: Path, evaluation: Path, 
         assert b"Software" not in (reports / file).read_bytes()[:400]
 
 
+def test_what_was_not_scored_is_said_with_its_reason(manifests: Path, evaluation: Path, tmp_path: Path) -> None:
+    metrics = {name: values for name, values in measured().items() if name not in ("i2i", "composed")}
+    reasons = {"own": {"i2i": "all 9 pictures are by camera 3", "composed": "nobody has two"}, "MSMT17": {"open_set_i2i": "one"}}
+    reports = write(tmp_path, manifests, evaluation, metrics | {"not_scored": reasons})
+    text = (reports / "README.md").read_text()
+    assert "- Not scored: own, image to image: all 9 pictures are by camera 3\n" in text and "T2I, percent" in text
+    assert "Not scored: own, composed queries: nobody has two" in text
+    assert "Not scored: MSMT17, strangers, image to image" in (reports / "index.html").read_text()
+
+
 def test_one_task_alone(manifests: Path, evaluation: Path, tmp_path: Path) -> None:
     """A set without captions: no file of the other task, no picture explained."""
     alone = tmp_path / "evaluation"

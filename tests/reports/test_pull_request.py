@@ -123,6 +123,14 @@ def test_the_comment_has_figures_parameters_and_pictures(repository: Path) -> No
     assert "None changed" in render_comment("HEAD", repository)
 
 
+def test_what_is_not_scored_is_said_with_its_reason(repository: Path) -> None:
+    content = {"t2i": NEW, "not_scored": {"X": {"i2i": "all 9 pictures are by camera 3"}}}
+    (repository / "reports/metrics.json").write_text(json.dumps(content))
+    text = render_comment("main", repository)
+    assert "\n\nNot scored: `X, image to image`: all 9 pictures are by camera 3.\n\n" in text and "not_scored" not in text
+    assert "| I2I mAP | 5.00 | - | - |" in text
+
+
 def test_what_data_and_machine_may_have_changed_is_said(repository: Path) -> None:
     assert "Neither code nor parameters differ from `HEAD`" in render_comment("HEAD", repository)
     assert "Neither code" not in render_comment("main~1", repository) and "95 % intervals over the test people" in render_comment(
@@ -215,7 +223,9 @@ def test_the_command_prints_it_or_one_error(repository: Path) -> None:
 def test_the_workflow_calls_what_exists_with_few_rights() -> None:
     text = (ROOT / ".github/workflows/hpl.yml").read_text()
     workflow = yaml.safe_load(text)
-    assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
+    assert workflow["permissions"] == {}
+    rights = {name: job["permissions"] for name, job in workflow["jobs"].items()}
+    assert rights["figures"] == {"contents": "read"} and rights["comment"] == {"pull-requests": "write"}
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert next(step for step in steps if "checkout" in step.get("uses", ""))["with"]["fetch-depth"] == 0
     commands = "\n".join(step["run"] for step in steps if "run" in step)
@@ -234,7 +244,7 @@ def test_the_workflow_keeps_one_comment(tmp_path: Path, own: str, call: str) -> 
     gh.write_text(f'#!/bin/sh\necho "$*" >>"{tmp_path}/asked"\ncase "$*" in *--jq*) echo {own} ;; esac\n')
     gh.chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "GITHUB_REPOSITORY": "o/r", "NUMBER": "5", **workflow["env"]}
-    script = workflow["jobs"]["figures"]["steps"][-1]["run"]
+    script = workflow["jobs"]["comment"]["steps"][-1]["run"]
     subprocess.run(["bash", "-e", "-c", script], env=environment, check=True)
     asked = (tmp_path / "asked").read_text().splitlines()
     assert len(asked) == 2 and workflow["env"]["MARK"] in asked[0]

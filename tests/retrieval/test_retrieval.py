@@ -76,7 +76,10 @@ def test_several_sets_are_evaluated_in_one_run(clip: CLIP, cuhk: Path, market: P
     tables = build(tmp_path, tmp_path / "out", datasets=(CUHK, MARKET, OWN))
     figures, found = evaluate_model(encoded_tests(extractor(clip), tables), OPTIONS)
     assert figures["datasets"] == {"t2i": "CUHK-PEDES", "i2i": "Market-1501"}
-    assert set(figures) == {"t2i", "i2i", "datasets", "others"} and set(figures["others"]["people"]) == {"t2i", "i2i"}
+    assert set(figures) == {"t2i", "i2i", "datasets", "others", "not_scored"} and set(figures["others"]["people"]) == {
+        "t2i",
+        "i2i",
+    }
     assert figures["t2i"]["num_queries"] == 1 and figures["i2i"]["num_queries"] == 1
     alone = evaluate_towers(extractor(clip), build(tmp_path, tmp_path / "alone", datasets=(OWN,)), OPTIONS)
     for task, values in alone.items():  # another set in the run changes no figure
@@ -85,6 +88,29 @@ def test_several_sets_are_evaluated_in_one_run(clip: CLIP, cuhk: Path, market: P
     assert set(found["rank_lists_i2i"]["dataset"]) == {"Market-1501", "people"}
     floors = evaluate_histograms(tables, SIZE)
     assert set(floors["colour_histogram"][0]) == {"i2i", "others"}
+
+
+def test_what_cannot_be_scored_is_missing_with_its_reason_and_takes_nothing_else_with_it(
+    clip: CLIP, cuhk: Path, market: Path, people: Path, tmp_path: Path
+) -> None:
+    (market / "query" / "0001_c1s1_001051_00.jpg").rename(market / "query" / "0009_c1s1_001051_00.jpg")
+    for file in people.glob("p[01]/1.png"):
+        file.unlink()
+        file.with_suffix(".txt").unlink()
+    tables = build(tmp_path, tmp_path / "out", datasets=(CUHK, MARKET, OWN))
+    encoded = encoded_tests(extractor(clip), tables)
+    figures, found = evaluate_model(encoded, OPTIONS)
+    assert figures["datasets"] == {"t2i": "CUHK-PEDES", "i2i": "people"}
+    assert figures["i2i"]["num_queries"] == 1 and set(figures["others"]) == {"people"}
+    reasons = figures["not_scored"]
+    assert set(reasons) == {"CUHK-PEDES", "Market-1501", "people"} and list(reasons["Market-1501"]) == ["i2i"]
+    assert reasons["Market-1501"]["i2i"].startswith("none of the 1 people of 1 queries is in the gallery")
+    assert set(reasons["CUHK-PEDES"]) == {"open_set_t2i", "composed"} and list(reasons["people"]) == ["open_set_i2i"]
+    assert "open_set" not in figures and "composed" not in figures
+    assert set(found["scores_i2i"]["dataset"]) == {"people"}
+    plain = evaluate_towers(extractor(clip), tables, OPTIONS)
+    assert plain["not_scored"] == {"Market-1501": {"i2i": reasons["Market-1501"]["i2i"]}}  # the ablation's cells
+    assert list(evaluate_histograms(tables, SIZE)["colour_histogram"][0]) == ["i2i"]
 
 
 def test_the_first_set_of_a_task_gives_the_headline() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from hpl.prompts.learned import LearnedPrompts
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.figures import encode_sets, evaluate_towers
 from hpl.retrieval.sets import read_test_sets
+from hpl.runtime import distributed
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.runtime.distributed import (
     average_gradients,
@@ -352,8 +354,11 @@ def test_more_processes_than_rows_are_refused(tmp_path: Path, monkeypatch: pytes
 SCRIPT = """
 import os, sys, time
 import torch
+from hpl.runtime import distributed
 from hpl.runtime.distributed import gather_rows, rank, run_processes
 from hpl.files import HplError, run_stage
+
+distributed.STALL_SECONDS = 4.0
 
 def main():
     together = gather_rows(torch.tensor([rank()]), [1, 1])
@@ -366,6 +371,10 @@ def main():
             raise ValueError("this should not happen")
         if "exit" in sys.argv:
             os._exit(3)
+        if "stopped" in sys.argv:
+            os.kill(os.getpid(), 19)
+        if "waits" in sys.argv:
+            time.sleep(300)
     elif "busy" in sys.argv:
         time.sleep(300)
     gather_rows(torch.tensor([rank()]), [1, 1])
@@ -395,8 +404,10 @@ def run_script(folder: Path, *words: str, command: tuple[str, ...] = (), **envir
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("killed", "error: process 1 of 2 was killed by SIGKILL; the others were stopped"),
-        ("killed busy", "error: process 1 of 2 was killed by SIGKILL; the others were stopped"),
+        ("killed", "error: process 1 of 2 was killed by SIGKILL, perhaps for want of memory; the others were stopped"),
+        ("killed busy", "error: process 1 of 2 was killed by SIGKILL, perhaps for want of memory; the others were stopped"),
+        ("stopped", "error: process 1 of 2 has done nothing for 4 s: stopped by a signal; the others were stopped. Run the same"),
+        ("waits", "error: process 0 of 2 has done nothing for 4 s: waiting for something that never comes; the others were"),
         ("mistake", "error: picture.jpg: not a picture"),
         ("bug", "error: process 1 of 2 failed: ValueError: this should not happen; the others were stopped"),
         ("exit", "error: process 1 of 2 ended with code 3; the others were stopped"),
@@ -404,10 +415,10 @@ def run_script(folder: Path, *words: str, command: tuple[str, ...] = (), **envir
 )
 def test_a_process_that_dies_ends_the_run_with_its_cause(tmp_path: Path, how: str, said: str) -> None:
     code, _, errors = run_script(tmp_path, *how.split())
-    assert code == 1 and errors.strip().splitlines()[-1] == said
+    assert code == 1 and errors.strip().splitlines()[-1].startswith(said)
     assert ("Traceback" in errors) == (how == "bug")
     if how != "bug":
-        assert [line for line in errors.splitlines() if "error" in line.lower()] == [said]
+        assert len([line for line in errors.splitlines() if "error" in line.lower()]) == 1
 
 
 TORCHRUN = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"
@@ -422,6 +433,21 @@ def test_torchrun_starts_a_stage_or_is_started_by_it(tmp_path: Path) -> None:
     code, output, errors = run_script(tmp_path, "mistake", HPL_LAUNCHER=" ".join([sys.executable, *TORCHRUN]))
     assert code == 1 and "error: picture.jpg: not a picture" in errors
     assert errors.strip().splitlines()[-1] == "error: HPL_LAUNCHER ended with code 1; what its processes said stands above"
+
+
+@pytest.mark.parametrize(("free", "said"), [(1 << 30, ""), (64 << 20, "/dev/shm has 64 MB free, and 2 processes may want 128")])
+def test_nccl_does_without_a_small_shared_memory(
+    free: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("NCCL_SHM_DISABLE", "")  # so that it is put back
+    monkeypatch.delenv("NCCL_SHM_DISABLE")
+    distributed._spare_shared_memory()
+    errors = capsys.readouterr().err
+    assert (
+        os.environ.get("NCCL_SHM_DISABLE") == ("1" if said else None) and errors.startswith(said) and bool(errors) == bool(said)
+    )
 
 
 def test_another_number_than_was_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

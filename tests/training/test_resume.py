@@ -180,6 +180,29 @@ def test_half_a_file_never_counts_and_the_last_state_survives_a_full_disk(
         np.testing.assert_array_equal(checkpoint.block("pictures-0", lambda: np.ones(3)), np.ones(3))
 
 
+@pytest.mark.parametrize("at", [0, 200, -40, -1], ids=["first byte", "inside", "last of the content", "in the hash"])
+@pytest.mark.parametrize("what", ["state.pt", "pictures-0.npy"])
+def test_a_damaged_file_is_named_and_computed_anew(what: str, at: int, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(Killed), Checkpoint(tmp_path / "state", 0) as checkpoint:
+        checkpoint.save(3, 2, model=torch.nn.Linear(8, 8))
+        checkpoint.block("pictures-0", lambda: np.arange(64.0))
+        raise Killed
+    file = tmp_path / "state" / what
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    for damaged in (bytes(data), bytes(data[:-7]), b""):
+        file.write_bytes(damaged)
+        with pytest.raises(Killed), Checkpoint(tmp_path / "state", 0) as checkpoint:
+            found = checkpoint.load(model=torch.nn.Linear(8, 8)), checkpoint.block("pictures-0", lambda: np.zeros(2)).tolist()
+            raise Killed
+        expected = ((1, 0), list(range(64))) if what == "state.pt" else ((3, 2), [0, 0])
+        assert found == expected
+        assert f"{file}: damaged, so not used: what it kept is computed anew" in capsys.readouterr().err
+    if what != "state.pt":  # computed anew, it is kept again
+        with Checkpoint(tmp_path / "state", 0) as checkpoint:
+            assert checkpoint.block("pictures-0", lambda: np.ones(2)).tolist() == [0, 0]
+
+
 def test_saves_wait_for_their_time(tmp_path: Path) -> None:
     with Checkpoint(tmp_path / "state", 3600) as checkpoint:
         checkpoint.save(1, 1, model=torch.nn.Linear(2, 2))

@@ -29,7 +29,7 @@ def model_of(value: float) -> torch.nn.Module:
 
 
 def test_the_best_epoch_is_chosen_by_the_mean_of_the_trained_tasks_and_the_first_of_equals_stays() -> None:
-    best = Best("best", 2, BOTH, BOTH)
+    best = Best("best", 2, BOTH)
     model = model_of(0.0)
     for epoch, (t2i, i2i) in enumerate([(10, 30), (30, 20), (10, 40), (0, 48)], start=1):
         assert not best.waited_enough()
@@ -41,14 +41,14 @@ def test_the_best_epoch_is_chosen_by_the_mean_of_the_trained_tasks_and_the_first
 
 
 def test_a_task_that_is_not_trained_has_no_say() -> None:
-    best = Best("best", 0, ["t2i"], BOTH)
+    best = Best("best", 0, ["t2i"])
     best.offer(1, {"t2i": 20.0, "i2i": 0.0}, model_of(1.0))
     best.offer(2, {"t2i": 10.0, "i2i": 90.0}, model_of(2.0))
     assert best.epoch == 1 and not best.waited_enough()
 
 
 def test_the_last_epoch_stays_the_model_unless_asked_otherwise() -> None:
-    best = Best("last", 0, BOTH, [])
+    best = Best("last", 0, BOTH)
     assert best.account(3) == {"rule": "last", "epoch": 3}
     best.offer(1, {"t2i": 20.0}, model_of(1.0))
     assert best.restore(model_of(7.0)).weight.item() == 7.0 and best.account(3)["epoch"] == 3
@@ -56,7 +56,7 @@ def test_the_last_epoch_stays_the_model_unless_asked_otherwise() -> None:
 
 def test_patience_counts_up_to_the_last_measurement() -> None:
     """Measured every fifth epoch with a patience of three: the sixth epoch is not yet two without a better one."""
-    best = Best("last", 3, BOTH, BOTH)
+    best = Best("last", 3, BOTH)
     for epoch, figure in ((5, 20.0), (10, 30.0), (15, 30.0)):
         assert not best.waited_enough()
         best.offer(epoch, dict.fromkeys(BOTH, figure), model_of(0.0))
@@ -64,17 +64,11 @@ def test_patience_counts_up_to_the_last_measurement() -> None:
 
 
 def test_what_was_kept_goes_on() -> None:
-    first, second = Best("best", 0, BOTH, BOTH), Best("best", 0, BOTH, BOTH)
+    first, second = Best("best", 0, BOTH), Best("best", 0, BOTH)
     first.offer(1, {"t2i": 20.0, "i2i": 20.0}, model_of(1.0))
     second.load_state_dict(first.state_dict())
     second.offer(2, {"t2i": 19.0, "i2i": 20.0}, model_of(2.0))
     assert second.restore(model_of(7.0)).weight.item() == 1.0
-
-
-@pytest.mark.parametrize("asked", [("best", 0), ("last", 3)])
-def test_selection_without_validation_people_is_refused(asked: tuple[str, int]) -> None:
-    with pytest.raises(HplError, match=r"no validation people for i2i; expected .*val_share"):
-        Best(*asked, BOTH, ["t2i"])
 
 
 @pytest.mark.parametrize("change", ["selection=best", "patience=2"])
