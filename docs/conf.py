@@ -23,7 +23,8 @@ python_maximum_signature_line_length, add_module_names = 100, False
 napoleon_numpy_docstring, napoleon_use_ivar = False, True
 
 default_role = "code"  # docstrings put names in single backticks
-nitpick_ignore_regex = [(r"py:.*", r"(?!hpl\.).*")]  # names of other projects: their pages are not asked for over the network
+# Names of other projects, whose pages are not asked for over the network, and private ones, which are on no page.
+nitpick_ignore_regex = [(r"py:.*", r"(?!hpl\.).*|.*\._\w+")]
 
 
 def as_plain_text(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
