@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from ruamel.yaml import YAML
 
+from tests.support.imports import ROOT
 from tests.support.pipeline import copy_project, ran, restore, run, start
 
 pytestmark = pytest.mark.slow
@@ -190,3 +191,13 @@ def test_a_stage_killed_in_its_loop_goes_on_from_its_last_step(project: Path, st
     assert "going on from .resume" in run(project, *command)
     assert digests(project) == before
     restore(project)
+
+
+def test_faults_at_random_moments_change_no_byte_and_leave_nothing(project: Path, tmp_path: Path) -> None:
+    """`make soak`, shortened: on a copy, with one process."""
+    command = [sys.executable, "-m", "tests.support.soak", "--kills", "6", "--seconds", "45", "--prepared", str(project)]
+    done = subprocess.run([*command, "--out", str(tmp_path / "account")], cwd=ROOT, capture_output=True, text=True)
+    account = json.loads((tmp_path / "account").read_text())
+    assert done.returncode == 0 and account["kills"], (account, done.stderr[-3000:])
+    if account["skipped"]:
+        pytest.skip("; ".join(account["skipped"]))

@@ -66,7 +66,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(cuhk: Path, market: Pa
         for folder in ("manifests", "pictures")
         for path in (tmp_path / "out1" / folder).iterdir()
     ]
-    assert len(files) == 7
+    assert len(files) == 8
     for file in files:
         assert (tmp_path / "out1" / file).read_bytes() == (tmp_path / "out2" / file).read_bytes(), file
 

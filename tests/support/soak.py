@@ -56,25 +56,32 @@ class Account:
         return [*self.differing, *self.leftovers, *self.hangs, *self.tracebacks]
 
 
-def prepare(folder: Path) -> None:
-    """Make the project, with two processes, workers and a save at each step, and run it once."""
-    copy_project(folder)
+def prepare(folder: Path, processes: int, prepared: Path | None) -> None:
+    """Make the project, with several processes, workers and a save at each step, and run it once; or copy one that was run."""
+    if prepared:
+        shutil.copytree(prepared, folder, symlinks=True, ignore=shutil.ignore_patterns(".resume"))
+    else:
+        folder.mkdir()
+        copy_project(folder)
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
-    params.update(checkpoint_seconds=0, num_processes=2, num_workers=2)
-    for section in ("pretrain", "train"):
-        params["profiles"]["bundled"][section]["loader_workers"] = 1
+    params.update(checkpoint_seconds=0, num_workers=2)
+    if not prepared:
+        params["num_processes"] = processes
+        for section in ("pretrain", "train"):
+            params["profiles"]["bundled"][section]["loader_workers"] = 1
     yaml.dump(params, folder / "params.yaml")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "soak")
-    run(folder, "dvc", "repro", "-q")
+    if not prepared:
+        run(folder, "dvc", "repro", "-q")
 
 
 class Soak:
     """A prepared project and what is done to it."""
 
-    def __init__(self, project: Path, seed: int, say: bool = True) -> None:
-        self.project, self.random, self.account, self.say = project, random.Random(seed), Account(), say
+    def __init__(self, project: Path, seed: int) -> None:
+        self.project, self.random, self.account = project, random.Random(seed), Account()
         self.temporary = project.with_name("temporary")
         self.temporary.mkdir(exist_ok=True)
         self.mark = uuid.uuid4().hex
@@ -82,7 +89,7 @@ class Soak:
         self.stages = {
             name: [sys.executable, *stage["cmd"].replace("${profile}", "bundled").split()[1:]] for name, stage in stages.items()
         }
-        self.seconds: dict[str, float] = {}  # of a command, the last time that it was let be
+        self.seconds: dict[str, float] = {}  # of a command that was let be
         self.files, self.shared = self.listing(), self.shared_memory()
 
     def listing(self) -> dict[str, str]:
@@ -117,7 +124,6 @@ class Soak:
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(self.project),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(self.temporary),
             "DVC_NO_ANALYTICS": "1",
             MARK: self.mark,
@@ -185,7 +191,10 @@ class Soak:
             self.finish(name, command)
         for _ in range(kills):
             process, log = self.start(command)
-            time.sleep(self.random.uniform(0.2, 1.0) * self.seconds.get(name, 5.0))
+            try:
+                process.wait(self.random.uniform(0.2, 1.0) * self.seconds.get(name, 5.0))
+            except subprocess.TimeoutExpired:
+                pass
             victim = self.kill(process, name)
             key = victim or "too late"
             self.account.victims[key] = self.account.victims.get(key, 0) + 1
@@ -199,7 +208,7 @@ class Soak:
             start = time.monotonic()
             code, output = self.end(*self.start(command), f"{name}, let be")
             if code == 0:
-                self.seconds[name] = time.monotonic() - start
+                self.seconds[name] = min(time.monotonic() - start, self.seconds.get(name, 1e9))  # of a quiet moment
                 break
             time.sleep(5)
         else:
@@ -235,8 +244,7 @@ class Soak:
         self.files = self.listing()
 
     def tell(self, text: str) -> None:
-        if self.say:
-            print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
     def full_disk(self, name: str) -> None:
         """Run a stage where some bytes are left on the disk, then where there is room."""
@@ -292,13 +300,12 @@ class Soak:
         self.finish(name, command)
 
 
-def soak(folder: Path, kills: int, seconds: float, seed: int, say: bool = True) -> Account:
+def soak(folder: Path, options: argparse.Namespace) -> Account:
     """Do it all, or as much as there is time for: each stage by itself in turn, each fourth chain by DVC."""
     start, inside = time.monotonic(), bool(os.environ.get(_INSIDE))
     project = folder / "project"
-    project.mkdir()
-    prepare(project)
-    it = Soak(project, seed, say)
+    prepare(project, options.processes, options.prepared)
+    it, kills, seconds = Soak(project, options.seed), options.kills, options.seconds
     it.tell(f"prepared in {time.monotonic() - start:.0f} s")
     start = time.monotonic()
     names = list(it.stages)
@@ -328,6 +335,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=900, help="after which no new chain begins; preparing is not counted")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=2, help="num_processes; one alone is cheaper")
+    parser.add_argument("--prepared", type=Path, help="a miniature project that was run, in place of a fresh one")
     parser.add_argument("--out", type=Path, help="a JSON file for the account")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -337,7 +346,7 @@ def main() -> None:
         if permitted and not os.environ.get(_INSIDE):
             command = [*unshare, f'{mounts} && exec "$@"', "sh", sys.executable, "-m", "tests.support.soak", *sys.argv[1:]]
             sys.exit(subprocess.run(command, cwd=ROOT, env={**os.environ, _INSIDE: folder}).returncode)
-        account = soak(Path(os.environ.get(_INSIDE, folder)), options.kills, options.seconds, options.seed)
+        account = soak(Path(os.environ.get(_INSIDE, folder)), options)
     text = json.dumps(asdict(account), indent=2)
     if options.out:
         options.out.write_text(text + "\n")
