@@ -35,11 +35,15 @@ def loaded_modules() -> list[str]:
 
 
 def _commit() -> str:
-    """Of the code that runs alone: committing the results of a run, or other code, must not change what the next run writes."""
+    """Of the code that runs alone: committing the results of a run, or other code, must not change what the next run writes.
+
+    Git is asked where the code lies: `dvc exp run --temp` works in a copy, which is a repository of its own.
+    """
+    home = Path(__file__).parents[2]
     code = ["--", *loaded_modules(), sys.argv[0]]
-    status, last, reason = ask_git(Path("."), "log", "-1", "--format=%H", *code)
+    status, last, reason = ask_git(home, "log", "-1", "--format=%H", *code)
     if not status and last:
-        status, changes, reason = ask_git(Path("."), "status", "--porcelain", *code)
+        status, changes, reason = ask_git(home, "status", "--porcelain", *code)
         if not status:
             return last + (" + changes" if changes else "")
     reason = reason or "no commit holds this code"

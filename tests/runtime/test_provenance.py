@@ -72,6 +72,18 @@ def test_commit_versions_and_data(project: Path) -> None:
     assert describe(project)["commit"] == git(project, "rev-parse", "HEAD")
 
 
+def test_in_a_copy_of_dvc_the_commit_is_that_of_the_code(project: Path) -> None:
+    """`dvc exp run --temp` runs a script of its copy, a repository, on modules installed from the checkout."""
+    expected = describe(project)["commit"]
+    copy = project / ".dvc/tmp/exps/copy"
+    copy.mkdir(parents=True)
+    for name in ("script.py", "data.bin"):
+        shutil.copy(project / name, copy / name)
+    git(copy, "init", "-q")
+    commit(copy)
+    assert json.loads(run(copy, PYTHONPATH=str(project)).stdout)["commit"] == expected
+
+
 def refused(folder: Path, **environment: str) -> tuple[str, str]:
     """What is written, and what stderr says, where git refuses: a script that asks twice tells it once."""
     (folder / "script.py").write_text(SCRIPT + SCRIPT)
