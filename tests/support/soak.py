@@ -23,6 +23,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 from ruamel.yaml import YAML
 
@@ -103,7 +104,7 @@ class Soak:
         return found
 
     def shared_memory(self) -> set[str]:
-        return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+        return set(os.listdir("/dev/shm"))
 
     def processes(self) -> dict[int, str]:
         """Living processes of this soak: number -> command line."""
@@ -117,9 +118,9 @@ class Soak:
                 continue
         return found
 
-    def start(self, command: list[str]) -> tuple[subprocess.Popen, Path]:
+    def start(self, command: list[str]) -> tuple[subprocess.Popen, IO[str]]:
         self.account.commands += 1
-        log = self.temporary.with_name(f"log{self.account.commands}")
+        log = tempfile.TemporaryFile("w+")  # not on the disk that may be full
         environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -140,7 +141,7 @@ class Soak:
             )
         return process, log
 
-    def end(self, process: subprocess.Popen, log: Path, what: str, loud: bool = True) -> tuple[int, str]:
+    def end(self, process: subprocess.Popen, log: IO[str], what: str, loud: bool = True) -> tuple[int, str]:
         """Wait for a command; one that does not end is a hang. A failure without one line that says why is a fault if `loud`."""
         try:
             process.wait(PATIENCE)
@@ -148,8 +149,9 @@ class Soak:
             self.account.hangs.append(f"{what}: {list(self.processes().values())}")
             self.kill_all()
             process.wait()
-        output = log.read_text()
-        log.unlink()
+        log.seek(0)
+        output = log.read()
+        log.close()
         if "Traceback" in output or (loud and process.returncode > 0 and "error" not in output.lower()):
             self.account.tracebacks.append(f"{what}: {output[-1500:]}")
         return process.returncode, output
