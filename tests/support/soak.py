@@ -129,17 +129,8 @@ class Soak:
             "DVC_NO_ANALYTICS": "1",
             MARK: self.mark,
         }
-        with open(log, "w") as stream:
-            process = subprocess.Popen(
-                command,
-                cwd=self.project,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
-        return process, log
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        return subprocess.Popen(command, cwd=self.project, env=environment, start_new_session=True, **streams), log
 
     def end(self, process: subprocess.Popen, log: IO[str], what: str, loud: bool = True) -> tuple[int, str]:
         """Wait for a command; one that does not end is a hang. A failure without one line that says why is a fault if `loud`."""
