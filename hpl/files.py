@@ -26,7 +26,7 @@ def output_folder(path: Path) -> Iterator[Path]:
     try:
         for left in partial.iterdir():  # by a run that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        with _room(path):
+        with room(path):
             yield partial
         if path.exists():
             shutil.rmtree(path)
@@ -37,7 +37,7 @@ def output_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _room(path: Path) -> Iterator[None]:
+def room(path: Path) -> Iterator[None]:
     """Turn what writers say of a full disk, each in its own words and most without a name, into an HplError."""
     try:
         yield
@@ -80,7 +80,7 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with _room(path):
+        with room(path):
             partial.write_text(text, encoding="utf-8")
             os.replace(partial, path)
     finally:

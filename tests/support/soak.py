@@ -85,6 +85,7 @@ class Soak:
         self.project, self.random, self.account = project, random.Random(seed), Account()
         self.temporary = project.with_name("temporary")
         self.temporary.mkdir(exist_ok=True)
+        self.logs = Path(tempfile.mkdtemp())  # not on the disk that is filled, or a message could not be written
         self.mark = uuid.uuid4().hex
         stages = YAML(typ="safe").load(project / "dvc.yaml")["stages"]
         self.stages = {
@@ -120,7 +121,11 @@ class Soak:
 
     def start(self, command: list[str]) -> tuple[subprocess.Popen, IO[str]]:
         self.account.commands += 1
+<<<<<<< HEAD
         log = tempfile.TemporaryFile("w+")  # not on the disk that may be full
+=======
+        log = self.logs / str(self.account.commands)
+>>>>>>> main
         environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -320,6 +325,7 @@ def soak(folder: Path, options: argparse.Namespace) -> Account:
         turn += 1
     if time.monotonic() - start < seconds + 60:
         it.two_at_once("dvc repro -f -s report", ["dvc", "repro", "-f", "-s", "report"])
+    shutil.rmtree(it.logs)
     return it.account
 
 
