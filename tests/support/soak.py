@@ -85,7 +85,6 @@ class Soak:
         self.project, self.random, self.account = project, random.Random(seed), Account()
         self.temporary = project.with_name("temporary")
         self.temporary.mkdir(exist_ok=True)
-        self.logs = Path(tempfile.mkdtemp())  # not on the disk that is filled, or a message could not be written
         self.mark = uuid.uuid4().hex
         stages = YAML(typ="safe").load(project / "dvc.yaml")["stages"]
         self.stages = {
@@ -121,11 +120,7 @@ class Soak:
 
     def start(self, command: list[str]) -> tuple[subprocess.Popen, IO[str]]:
         self.account.commands += 1
-<<<<<<< HEAD
-        log = tempfile.TemporaryFile("w+")  # not on the disk that may be full
-=======
-        log = self.logs / str(self.account.commands)
->>>>>>> main
+        log = tempfile.TemporaryFile("w+")  # not on the disk that is filled, or a message could not be written
         environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
