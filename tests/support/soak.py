@@ -303,9 +303,9 @@ def soak(folder: Path, options: argparse.Namespace) -> Account:
     start = time.monotonic()
     names = list(it.stages)
     it.random.shuffle(names)
-    others = [it.clock_set_back, lambda name: it.two_at_once(name, it.stages[name])]
+    others = [lambda name: it.two_at_once(name, it.stages[name]), it.clock_set_back]
     if inside:
-        others += [it.full_disk, it.read_only, it.full_disk]
+        others = [it.full_disk, others[0], it.read_only, it.full_disk, others[1]]
     else:
         it.account.skipped.append("full disk, read-only outputs: a mount namespace is not permitted here")
     turn = 0
@@ -314,13 +314,12 @@ def soak(folder: Path, options: argparse.Namespace) -> Account:
         if turn % 4 == 3:
             it.chain(f"dvc repro -f -s {name}", ["dvc", "repro", "-f", "-s", name], min(4, kills - it.account.kills))
         else:
-            it.chain(name, it.stages[name], min(6, kills - it.account.kills))
+            it.chain(name, it.stages[name], min(options.chain, kills - it.account.kills))
         if time.monotonic() - start < seconds:
             others[turn % len(others)](it.random.choice(names))
         turn += 1
     if time.monotonic() - start < seconds + 60:
         it.two_at_once("dvc repro -f -s report", ["dvc", "repro", "-f", "-s", "report"])
-    shutil.rmtree(it.logs)
     return it.account
 
 
@@ -329,6 +328,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=900, help="after which no new chain begins; preparing is not counted")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--chain", type=int, default=6, help="kills of a command before it is let be")
     parser.add_argument("--processes", type=int, default=2, help="num_processes; one alone is cheaper")
     parser.add_argument("--prepared", type=Path, help="a miniature project that was run, in place of a fresh one")
     parser.add_argument("--out", type=Path, help="a JSON file for the account")
