@@ -26,13 +26,25 @@ def output_folder(path: Path) -> Iterator[Path]:
     try:
         for left in partial.iterdir():  # by a run that was killed
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-        yield partial
+        with room(path):
+            yield partial
         if path.exists():
             shutil.rmtree(path)
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         os.close(lock)
+
+
+@contextmanager
+def room(path: Path) -> Iterator[None]:
+    """Turn what writers say of a full disk, each in its own words and most without a name, into an HplError."""
+    try:
+        yield
+    except Exception as error:
+        if not re.search("No space left|quota exceeded|requested and [0-9]+ written", str(error)):
+            raise
+        raise HplError(f"{path}: no space left on the disk; make room, then run the same command again") from None
 
 
 def _lock_folder(folder: Path) -> int:
@@ -67,8 +79,12 @@ def write_text(path: Path, text: str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        with room(path):
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: object) -> None:

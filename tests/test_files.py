@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
-from hpl.files import HplError, check_sums, output_folder, parsing, readable, write_sums
+from hpl.files import HplError, check_sums, output_folder, parsing, readable, write_sums, write_text
 from tests.support.imports import ROOT
 
 WRITER = """
@@ -112,3 +113,33 @@ def test_what_a_parser_raises_names_the_file_and_the_way_out(tmp_path: Path) -> 
     with pytest.raises(HplError, match="^as it is$"):
         with parsing(Path("x.npy"), "delete it"):
             raise HplError("as it is")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(122, "Disk quota exceeded"),
+        OSError("100000 requested and 25584 written"),  # numpy
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_names_the_output_and_what_to_do(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(HplError, match="/out: no space left on the disk; make room, then run the same command again$"):
+        with output_folder(tmp_path / "out"):
+            raise error
+    assert not os.listdir(tmp_path)
+
+
+def test_half_a_text_leaves_the_old_one_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "text", "old")
+    whole = Path.write_text
+
+    def half(path: Path, text: str, **more: str) -> None:
+        whole(path, text[:1], **more)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(HplError, match="/text: no space left on the disk"):
+        write_text(tmp_path / "text", "new")
+    assert os.listdir(tmp_path) == ["text"] and (tmp_path / "text").read_text() == "old"

@@ -195,8 +195,10 @@ def test_a_stage_killed_in_its_loop_goes_on_from_its_last_step(project: Path, st
 
 def test_faults_at_random_moments_change_no_byte_and_leave_nothing(project: Path, tmp_path: Path) -> None:
     """`make soak`, shortened: on a copy, with one process."""
-    command = [sys.executable, "-m", "tests.support.soak", "--kills", "6", "--seconds", "45", "--prepared", str(project)]
-    done = subprocess.run([*command, "--out", str(tmp_path / "account")], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.support.soak", "--kills", "8", "--chain", "2", "--seconds", "45"]
+    command += ["--prepared", str(project), "--out", str(tmp_path / "account")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (tmp_path / "account").is_file(), done.stderr[-3000:]
     account = json.loads((tmp_path / "account").read_text())
     assert done.returncode == 0 and account["kills"], (account, done.stderr[-3000:])
     if account["skipped"]:

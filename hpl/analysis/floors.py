@@ -10,6 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hpl.config import Input
+from hpl.files import room
 from hpl.manifests.pictures import read_pictures
 from hpl.manifests.tables import Manifests
 from hpl.retrieval.figures import Encoded, Result, arrange, score_sets
@@ -57,16 +58,14 @@ def _score(dataset: RetrievalSet, histograms: np.ndarray) -> Result:
 def _keep_histograms(tables: Manifests, dataset: RetrievalSet, size: Input, folder: Path) -> dict[tuple[str, str], np.ndarray]:
     """Count every variant of both floors for the pictures of a set, float16, in files of the folder, memory-mapped."""
     files = tables.files(dataset.images)
-    kept: dict[tuple[str, str], np.ndarray] = {}
+    places = {variant: folder / str(number) for number, variant in enumerate(product(FLOORS, VARIANTS))}
     for start in tqdm(range(0, len(files), _PICTURES_AT_A_TIME), desc="histograms", unit="blocks"):
         block = read_pictures(files[start : start + _PICTURES_AT_A_TIME], size.height, size.width)
-        for number, (floor, name) in enumerate(product(FLOORS, VARIANTS)):
+        for (floor, name), place in places.items():
             rows = colour_histograms(block, *VARIANTS[name], FLOORS[floor]).astype(np.float16)
-            if start == 0:
-                shape = len(files), rows.shape[1]
-                kept[floor, name] = np.memmap(folder / str(number), dtype=np.float16, mode="w+", shape=shape)
-            kept[floor, name][start : start + len(rows)] = rows
-    return kept
+            with room(place), open(place, "ab") as stream:  # written, not mapped: a full disk would end the process by SIGBUS
+                stream.write(rows.tobytes())
+    return {variant: np.memmap(place, np.float16, "r+").reshape(len(files), -1) for variant, place in places.items()}
 
 
 def colour_histograms(images_N3HW: np.ndarray, space: str, num_stripes: int, grey_world: bool, middle: bool) -> np.ndarray:

@@ -131,7 +131,9 @@ class Checkpoint:
             os.replace(partial, file)
         except (OSError, RuntimeError) as error:  # torch says "PytorchStreamWriter failed" where the disk is full
             partial.unlink(missing_ok=True)
-            raise HplError(f"{file}: cannot be written ({error}); what was saved before is still there") from None
+            raise HplError(
+                f"{file}: cannot be written ({error}); is the disk full? What was saved before is still there"
+            ) from None
 
 
 def _digest_of(stream: BinaryIO, size: int) -> bytes:

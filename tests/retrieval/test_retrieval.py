@@ -9,7 +9,7 @@ import torch
 from open_clip.model import CLIP
 
 from hpl.analysis.evaluate import choose_tokens, describe_settings, evaluate_model
-from hpl.analysis.floors import evaluate_histograms
+from hpl.analysis.floors import _keep_histograms, evaluate_histograms
 from hpl.backbones.towers import ImageTower, TextTower
 from hpl.config import load_params
 from hpl.evaluation.scores import Scores
@@ -88,6 +88,15 @@ def test_several_sets_are_evaluated_in_one_run(clip: CLIP, cuhk: Path, market: P
     assert set(found["rank_lists_i2i"]["dataset"]) == {"Market-1501", "people"}
     floors = evaluate_histograms(tables, SIZE)
     assert set(floors["colour_histogram"][0]) == {"i2i", "others"}
+
+
+def test_histograms_on_a_full_disk_are_an_error_and_no_dead_process(market: Path, tmp_path: Path) -> None:
+    """A mapped file would end it by SIGBUS."""
+    tables = build(tmp_path, tmp_path / "out", datasets=(MARKET,))
+    (dataset,) = read_test_sets(tables)
+    (tmp_path / "0").symlink_to("/dev/full")
+    with pytest.raises(HplError, match="/0: no space left on the disk; make room"):
+        _keep_histograms(tables, dataset, SIZE, tmp_path)
 
 
 def test_what_cannot_be_scored_is_missing_with_its_reason_and_takes_nothing_else_with_it(

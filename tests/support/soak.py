@@ -23,6 +23,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 from ruamel.yaml import YAML
 
@@ -84,7 +85,6 @@ class Soak:
         self.project, self.random, self.account = project, random.Random(seed), Account()
         self.temporary = project.with_name("temporary")
         self.temporary.mkdir(exist_ok=True)
-        self.logs = Path(tempfile.mkdtemp())  # not on the disk that is filled, or a message could not be written
         self.mark = uuid.uuid4().hex
         stages = YAML(typ="safe").load(project / "dvc.yaml")["stages"]
         self.stages = {
@@ -104,7 +104,7 @@ class Soak:
         return found
 
     def shared_memory(self) -> set[str]:
-        return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
+        return set(os.listdir("/dev/shm"))
 
     def processes(self) -> dict[int, str]:
         """Living processes of this soak: number -> command line."""
@@ -118,9 +118,9 @@ class Soak:
                 continue
         return found
 
-    def start(self, command: list[str]) -> tuple[subprocess.Popen, Path]:
+    def start(self, command: list[str]) -> tuple[subprocess.Popen, IO[str]]:
         self.account.commands += 1
-        log = self.logs / str(self.account.commands)
+        log = tempfile.TemporaryFile("w+")  # not on the disk that is filled, or a message could not be written
         environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -129,19 +129,10 @@ class Soak:
             "DVC_NO_ANALYTICS": "1",
             MARK: self.mark,
         }
-        with open(log, "w") as stream:
-            process = subprocess.Popen(
-                command,
-                cwd=self.project,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                start_new_session=True,
-            )
-        return process, log
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        return subprocess.Popen(command, cwd=self.project, env=environment, start_new_session=True, **streams), log
 
-    def end(self, process: subprocess.Popen, log: Path, what: str, loud: bool = True) -> tuple[int, str]:
+    def end(self, process: subprocess.Popen, log: IO[str], what: str, loud: bool = True) -> tuple[int, str]:
         """Wait for a command; one that does not end is a hang. A failure without one line that says why is a fault if `loud`."""
         try:
             process.wait(PATIENCE)
@@ -149,8 +140,9 @@ class Soak:
             self.account.hangs.append(f"{what}: {list(self.processes().values())}")
             self.kill_all()
             process.wait()
-        output = log.read_text()
-        log.unlink()
+        log.seek(0)
+        output = log.read()
+        log.close()
         if "Traceback" in output or (loud and process.returncode > 0 and "error" not in output.lower()):
             self.account.tracebacks.append(f"{what}: {output[-1500:]}")
         return process.returncode, output
@@ -311,9 +303,9 @@ def soak(folder: Path, options: argparse.Namespace) -> Account:
     start = time.monotonic()
     names = list(it.stages)
     it.random.shuffle(names)
-    others = [it.clock_set_back, lambda name: it.two_at_once(name, it.stages[name])]
+    others = [lambda name: it.two_at_once(name, it.stages[name]), it.clock_set_back]
     if inside:
-        others += [it.full_disk, it.read_only, it.full_disk]
+        others = [it.full_disk, others[0], it.read_only, it.full_disk, others[1]]
     else:
         it.account.skipped.append("full disk, read-only outputs: a mount namespace is not permitted here")
     turn = 0
@@ -322,13 +314,12 @@ def soak(folder: Path, options: argparse.Namespace) -> Account:
         if turn % 4 == 3:
             it.chain(f"dvc repro -f -s {name}", ["dvc", "repro", "-f", "-s", name], min(4, kills - it.account.kills))
         else:
-            it.chain(name, it.stages[name], min(6, kills - it.account.kills))
+            it.chain(name, it.stages[name], min(options.chain, kills - it.account.kills))
         if time.monotonic() - start < seconds:
             others[turn % len(others)](it.random.choice(names))
         turn += 1
     if time.monotonic() - start < seconds + 60:
         it.two_at_once("dvc repro -f -s report", ["dvc", "repro", "-f", "-s", "report"])
-    shutil.rmtree(it.logs)
     return it.account
 
 
@@ -337,6 +328,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=900, help="after which no new chain begins; preparing is not counted")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--chain", type=int, default=6, help="kills of a command before it is let be")
     parser.add_argument("--processes", type=int, default=2, help="num_processes; one alone is cheaper")
     parser.add_argument("--prepared", type=Path, help="a miniature project that was run, in place of a fresh one")
     parser.add_argument("--out", type=Path, help="a JSON file for the account")

@@ -163,7 +163,9 @@ def test_half_a_file_never_counts_and_the_last_state_survives_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight = torch.nn.Linear(2, 2)
-    with pytest.raises(HplError, match="state.pt: cannot be written .*No space left.*; what was saved before is still there"):
+    with pytest.raises(
+        HplError, match="state.pt: cannot be written .*No space left.*; is the disk full. What was saved before is still there"
+    ):
         with Checkpoint(tmp_path / "state", 0) as checkpoint:
             checkpoint.save(1, 5, model=weight)
 
