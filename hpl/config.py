@@ -78,7 +78,6 @@ class Model(_Section):
     task_routing: bool
     i2i_token_init: Literal["copy", "random"]
     i2i_token_noise: NonNegative
-    classifier_deviation: Positive
 
 
 class Prompt(_Section):
@@ -244,6 +243,7 @@ class Train(_Section):
     moments: Literal["joint", "task"]
     eps: Positive
     weight_decay: NonNegative
+    classifier_deviation: Positive
     classifier_lr_factor: Positive
     bias_lr_factor: Positive
     new_token_lr_factor: Positive

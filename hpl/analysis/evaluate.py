@@ -102,7 +102,11 @@ def describe_settings(options: Evaluate) -> dict:
     if options.rerank:
         k1, k2, weight = options.rerank_k1, options.rerank_k2, options.rerank_lambda
         labels.append(f"k-reciprocal re-ranking (k1 = {k1}, k2 = {k2}, lambda = {weight:g})")
-    names = ("flip", "rerank", "rerank_k1", "rerank_k2", "rerank_lambda", "composed_weight")
+    if options.neck == "after":
+        labels.append("I2I behind the batch-norm neck")
+    if options.i2i_tokens == "both":
+        labels.append("I2I by both tokens, joined")
+    names = ("neck", "i2i_tokens", "flip", "rerank", "rerank_k1", "rerank_k2", "rerank_lambda", "composed_weight")
     return {**{name: getattr(options, name) for name in names}, "label": "; ".join(labels)}
 
 

@@ -57,10 +57,7 @@ class Curves:
 
     def write(self, path: Path) -> None:
         """Write all epochs, with six significant digits."""
-        write_text(
-            path,
-            pd.DataFrame(self.rows or [{"epoch": 0, **self.columns}]).to_csv(index=False, float_format="%.6g"),
-        )
+        write_text(path, pd.DataFrame(self.rows or [{"epoch": 0, **self.columns}]).to_csv(index=False, float_format="%.6g"))
 
 
 def check_finite(losses: dict[str, Tensor], place: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Who moves the backbone, measured while it is trained: each term's gradient on the shared blocks, the tasks' angle, and collapse."""
+"""Who moves the backbone, measured in training: each term's gradient on the shared blocks, the tasks' angle, and collapse."""
 
 import math
 
@@ -53,7 +53,8 @@ def _collapse(x: Compared) -> dict[str, float]:
     other_SS = labels_S[:, None] != labels_S
     if other_SS.any():
         figures["mean_cosine"] = float((unit_SD @ unit_SD.T)[other_SS].mean())
-    distances_SS = torch.cdist(*[unit_SD if x.loss.normalize_triplet else features_SD] * 2)
+    compared_SD = unit_SD if x.loss.normalize_triplet else features_SD
+    distances_SS = torch.cdist(compared_SD, compared_SD)
     own_SS = ~other_SS & ~torch.eye(len(labels_S), dtype=torch.bool, device=labels_S.device)
     anchors_S = own_SS.any(1) & other_SS.any(1)
     if anchors_S.any():
@@ -69,10 +70,10 @@ def _collapse(x: Compared) -> dict[str, float]:
 
 def collapse_of(figures: dict[str, float]) -> str:
     """Say what has collapsed, in a line for a person; empty if nothing has."""
-    if figures.get("mean_cosine", 0.0) <= _COLLAPSED:
+    if not figures.get("mean_cosine", 0.0) > _COLLAPSED:
         return ""
     return (
-        f"v_i2i of different people have a mean cosine of {figures['mean_cosine']:.3f}, and {figures.get('margin_share', 1):.0%} of "
-        "the anchors are within the triplet's margin: all features lie in one direction. Ranking may still work, for what is left "
-        "of their differences; if validation falls, lower train.peak_lr, or set loss.triplet or train.moments (docs/experiments.md)"
+        f"v_i2i of different people have a mean cosine of {figures['mean_cosine']:.3f}, and {figures.get('margin_share', 1):.0%} "
+        "of the anchors are within the triplet's margin: all features lie in one direction. Ranking may still work, by what is "
+        "left of their differences; if validation falls, lower train.peak_lr, or change loss.triplet or train.moments"
     )

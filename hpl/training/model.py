@@ -27,6 +27,7 @@ from hpl.prompts.template import PromptEncoder
 from hpl.runtime.distributed import gather_shares, rank, share_of_rows, world_size
 from hpl.tasks import I2I, T2I, Task
 
+CLASSIFIER_DEVIATION = 0.001  # of fresh classifier weights (IRRA, Bag of Tricks)
 _CAPTION_CHUNKS = 2  # shorter and longer captions of a batch run one after the other
 
 # What a feature has a row for; gathering goes by it. A tensor, or None: no loss of this run reads the feature.
@@ -75,7 +76,10 @@ class Compared(Features):
 
 
 class Head:
-    """Marker of a module that starts from nothing, and learns at a rate of its own."""
+    """A module that starts from nothing, learns at a rate of its own, and computes in the precision of its weights."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return super().forward(rows.to(self.weight.dtype))  # type: ignore[misc,attr-defined]
 
 
 class Classifier(Head, nn.Linear):
@@ -91,10 +95,9 @@ class HPL(nn.Module):
 
     def __init__(self, clip: CLIP, model: Model, num_identities: int, prompts: LearnedPrompts | None, seed: int) -> None:
         super().__init__()
-        token = model.model_dump(include={"task_routing", "i2i_token_init", "i2i_token_noise"})
         width = clip.text_projection.shape[1]
         self.encoder = PromptEncoder(frozen_copy(TextTower(clip))) if prompts is not None else None
-        self.images = ImageTower(clip, **token, seed=seed)
+        self.images = ImageTower(clip, **model.model_dump(), seed=seed)
         self.texts = TextTower(clip)
         self.prompts = prompts
         if prompts is not None:
@@ -105,7 +108,7 @@ class HPL(nn.Module):
         self.i2i_neck.bias.requires_grad_(False)
         self.i2i_classifier = Classifier(width, num_identities, bias=False)
         for classifier in (self.t2i_classifier, self.i2i_classifier):
-            nn.init.normal_(classifier.weight, std=model.classifier_deviation)
+            nn.init.normal_(classifier.weight, std=CLASSIFIER_DEVIATION)
         nn.init.zeros_(self.t2i_classifier.bias)
 
     def forward(
@@ -200,17 +203,13 @@ TERMS = {
     ),
     "id_t2i": Term(
         T2I,
-        lambda hpl, x: t2i_identity_loss(
-            hpl.t2i_classifier(x.v_t2i_TD.float()), hpl.t2i_classifier(x.text_TD.float()), x.labels_T
-        ),
+        lambda hpl, x: t2i_identity_loss(hpl.t2i_classifier(x.v_t2i_TD), hpl.t2i_classifier(x.text_TD), x.labels_T),
         lambda loss: loss.t2i_identity_weight,
     ),
     "tri": Term(I2I, lambda hpl, x: metric_loss(x.v_i2i_SD, x.labels_S, x.loss), lambda loss: loss.triplet_weight),
     "id_i2i": Term(
         I2I,
-        lambda hpl, x: i2i_identity_loss(
-            hpl.i2i_classifier(hpl.i2i_neck(x.v_i2i_SD.float())), x.labels_S, x.loss.label_smoothing
-        ),
+        lambda hpl, x: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(x.v_i2i_SD)), x.labels_S, x.loss.label_smoothing),
         lambda loss: loss.i2i_identity_weight,
     ),
     "cic": _of_prompts(

@@ -26,7 +26,7 @@ from hpl.runtime.distributed import check_agreement, rank
 from hpl.runtime.schedule import warmup_cosine
 from hpl.tasks import I2I, T2I, TASKS
 from hpl.training.diagnosis import FIGURES, collapse_of, diagnose
-from hpl.training.model import HPL, LOSSES
+from hpl.training.model import CLASSIFIER_DEVIATION, HPL, LOSSES, Classifier
 from hpl.training.optimizer import Optimizer
 from hpl.training.selection import Best
 
@@ -103,6 +103,9 @@ def start(
     hpl = HPL(clip, params.model, num_identities, prompts, params.seed).to(device)
     if prompts is not None and not options.train_inversion:
         prompts.requires_grad_(False)
+    for module in hpl.modules():
+        if isinstance(module, Classifier):
+            module.weight.data *= options.classifier_deviation / CLASSIFIER_DEVIATION
     towers = [hpl.images.visual.transformer, hpl.texts.transformer]
     for tower in towers:
         tower.grad_checkpointing = options.gradient_checkpointing
