@@ -292,6 +292,17 @@ class Evaluate(_Section):
     neck: Literal["before", "after"]
     i2i_tokens: Literal["own", "both"]
 
+    @property
+    def switched_on(self) -> dict[str, int]:
+        """Name what is on beyond the plain protocol, each with 1."""
+        chosen = {
+            "rerank": self.rerank,
+            "flip": self.flip,
+            "neck": self.neck == "after",
+            "both_tokens": self.i2i_tokens == "both",
+        }
+        return {name: 1 for name, is_on in chosen.items() if is_on}
+
 
 PROMPT_WORDS = 8  # tokens of a prompt that are words, its begin and its end (hpl/prompts/template.py)
 

@@ -51,9 +51,7 @@ def evaluate_model(encoded: list[Encoded], options: Evaluate) -> tuple[dict, dic
         if not composed:
             missing.setdefault(asked.dataset.name, {})["composed"] = _NO_PAIRS
     headline["not_scored"] = missing
-    chosen = {"rerank": options.rerank, "flip": options.flip}
-    chosen |= {"neck": options.neck == "after", "both_tokens": options.i2i_tokens == "both"}
-    headline["settings"] = {name: 1 for name, is_on in chosen.items() if is_on}
+    headline["settings"] = options.switched_on
     metrics = arrange(results, intervals=True) | {name: values for name, values in headline.items() if values}
     return metrics, scores_tables(results) | _observed_tables(results)
 
