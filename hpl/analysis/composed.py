@@ -15,6 +15,7 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from hpl.evaluation.calibration import standardised
 from hpl.evaluation.metrics import score_block
 from hpl.evaluation.protocols import Rule, task_rule
 from hpl.evaluation.scores import Scores
@@ -100,5 +101,5 @@ def _standardised(similarity: np.ndarray, rule: Rule, start: int) -> np.ndarray:
         left = np.delete(row, ignored)
         if not len(left):  # nobody else is in the gallery
             continue
-        rows[number] = (row - left.mean()) / max(left.std(), 1e-12)
+        rows[number] = standardised(row, left.mean(), left.std())
     return rows
