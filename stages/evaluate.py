@@ -7,8 +7,10 @@ import numpy as np
 
 from hpl.analysis.attention import explain
 from hpl.analysis.evaluate import choose_tokens, describe_settings, evaluate_model, gains, read_scores_tables
+from hpl.analysis.reliability import evaluate_calibration
 from hpl.backbones.trained import load_trained
 from hpl.config import load_params
+from hpl.evaluation.calibration import load_calibration
 from hpl.files import kept_folder, output_folder, run_stage, write_json
 from hpl.manifests.tables import Manifests
 from hpl.retrieval.features import Extractor
@@ -35,6 +37,9 @@ def main() -> None:
             return  # the first process scores and writes
         figures, found = evaluate_model(encoded, profile.evaluate)
         figures["gain_over_zero_shot"] = gains(found, read_scores_tables(baselines))
+        calibration = load_calibration(trained)
+        held, found["reliability"] = evaluate_calibration(encoded, calibration)
+        figures |= held
 
         with output_folder(evaluation) as folder:
             for name, table in found.items():

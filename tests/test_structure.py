@@ -15,7 +15,7 @@ LEVELS = [
     ["files", "tasks"],
     ["config", "workers"],
     ["runtime", "manifests", "losses", "evaluation", "backbones", "synthetic"],
-    ["readers", "batches"],
+    ["readers", "batches", "search"],
     ["retrieval", "reports"],
     ["analysis", "prompts"],
     ["training"],
@@ -95,7 +95,9 @@ def test_no_test_module_is_imported(file: Path) -> None:
 
 
 def test_stages_are_the_stages() -> None:
-    expected = "synthesize preprocess audit pretrain cache_features construct_prompts train baselines evaluate report".split()
+    expected = (
+        "synthesize preprocess audit pretrain cache_features construct_prompts train calibrate baselines evaluate report".split()
+    )
     assert STAGES == expected
     assert list(ABLATION["stages"]) == ["ablate", "sweep", "ablation_report"]
     scripts = [*expected, "ablate", "ablation_report"]

@@ -6,8 +6,8 @@ clusters has at least one pair of crops above the threshold, so clusters never r
 pairs: these are found first, tile by tile, and each is linked by itself (nearest-neighbour chain: Muellner, arXiv 1109.2378).
 The result is that of average linkage over all crops.
 
-For N crops with D features this takes a float32 copy of the largest component and some 100 MB; N x N x D / 2 multiplications for the
-components, and for linking one of n crops some 3 n products of n x D with a vector.
+For N crops with D features this takes a float32 copy of the largest component, some 100 MB and 100 bytes a crop; N x N x D / 2
+multiplications for the components, and for linking one of n crops some 3 n products of n x D with a vector.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _SLACK = 1e-5  # a pair so little below the threshold may join components: round
 
 
 def cluster_vectors(vectors_ND: np.ndarray, threshold: float) -> np.ndarray:
-    """Number the people among N crops.
+    """Tell the people among N crops apart.
 
     Args:
         vectors_ND: v_i2i of unit length, float16 or float32; may be memory-mapped.
@@ -61,9 +61,11 @@ def link(vectors_ND: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cut(count: int, links: np.ndarray, similarities: np.ndarray, threshold: float) -> np.ndarray:
-    """Number the clusters that `link` joined at a threshold or above; numbers as in `cluster_vectors`."""
+    """Give the clusters that `link` joined at a threshold or above, numbered as in `cluster_vectors`."""
     ends = links[similarities >= threshold].T
-    _, labels = connected_components(csr_matrix((np.ones(ends.shape[1], bool), tuple(ends)), shape=(count, count)), directed=False)
+    _, labels = connected_components(
+        csr_matrix((np.ones(ends.shape[1], bool), tuple(ends)), shape=(count, count)), directed=False
+    )
     _, first, label, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     number = np.empty(len(first), np.int64)
     number[np.lexsort((first, -sizes))] = np.arange(len(first))
@@ -109,9 +111,9 @@ def _components(vectors_ND: np.ndarray, least: float) -> Iterator[np.ndarray]:
 def _chain(means_ND: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Link crops among themselves, as `link` does; `means_ND` is overwritten.
 
-    A chain goes from a cluster to its nearest one, from that to its own, until two are each other's nearest: these are joined. Joining
-    never brings a third one nearer than the nearer of both was, so the rest of the chain stays right, and a cluster whose nearest
-    is below `least` is done.
+    A chain goes from a cluster to its nearest one, from that to its own, until two are each other's nearest: these are joined.
+    Joining never brings a third one nearer than the nearer of both was, so the rest of the chain stays right, and a cluster whose
+    nearest is below `least` is done.
     """
     sizes, crops = np.ones(len(means_ND)), np.arange(len(means_ND))  # a crop of each cluster
     alive = np.ones(len(means_ND), bool)
