@@ -63,7 +63,9 @@ def link(vectors_ND: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
 def cut(count: int, links: np.ndarray, similarities: np.ndarray, threshold: float) -> np.ndarray:
     """Number the clusters that `link` joined at a threshold or above; numbers as in `cluster_vectors`."""
     ends = links[similarities >= threshold].T
-    _, labels = connected_components(csr_matrix((np.ones(ends.shape[1], bool), tuple(ends)), shape=(count, count)), directed=False)
+    _, labels = connected_components(
+        csr_matrix((np.ones(ends.shape[1], bool), tuple(ends)), shape=(count, count)), directed=False
+    )
     _, first, label, sizes = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
     number = np.empty(len(first), np.int64)
     number[np.lexsort((first, -sizes))] = np.arange(len(first))
