@@ -457,14 +457,7 @@ class Gallery:
                 number, row = where[0]
                 found.append(np.stack([self.store.vectors(number, name)[row].astype(np.float32) for name in TASKS]))
                 continue
-            size = self.model.input
-            if isinstance(each, np.ndarray):
-                pixels = each
-            elif isinstance(each, bytes):
-                pixels = decode_bytes(each, "query picture")
-            else:
-                pixels = decode_bytes(read_bytes(each), str(each))
-            found.append(self.model.encode_pictures(np.stack([resize_picture(pixels, size.height, size.width)]))[0])
+            found.append(_encode_files(self.model, [each])[0])
         return np.stack(found) if found else np.empty((0, 2, self.store.about["features"]), np.float32)
 
     def _vectors(self, query: Query) -> dict[str, np.ndarray]:
@@ -497,7 +490,7 @@ class Gallery:
         state = self._current()
         numbers, starts = np.array(state.numbers), np.array([state.starts[number] for number in state.numbers])
         which = np.searchsorted(starts, rows, side="right") - 1
-        found, (chances, told, enough) = [], self._calibrated(query, vectors, scores)
+        found, (chances, told, enough) = [], calibrated(self.model, query, vectors, scores)
         for place, (segment, row, score) in enumerate(zip(numbers[which], rows - starts[which], scores, strict=True)):
             if not enough[place] or (query.threshold is not None and score < query.threshold):
                 continue
@@ -506,40 +499,63 @@ class Gallery:
                 found.append(_result(record[0], float(score), *chances[place]))
         return Results(found=found, searched=searched, size=len(self), note=told)
 
-    def _calibrated(self, query: Query, vectors: dict, scores: np.ndarray) -> tuple[list[tuple], str, np.ndarray]:
-        """Return probability and band of each score, or why there are none; and which reach the rate of false alarms."""
-        none, every = [(None, None)] * len(scores), np.ones(len(scores), bool)
-        reason, calibration = "", None
-        if len(vectors) > 1 or query.against or len(query.against_pictures):
-            reason = "a query of sentence and picture, or with what it should not be, has no calibrated probability"
-        else:
-            task: Task = TASKS[next(iter(vectors))]
-            calibration = self.model.calibration
-            if calibration is None:
-                reason = "the model has no calibration: scores rank pictures, and no score means that it is the same person"
-            elif missing := calibration.missing(task):
-                reason = f"the model is not calibrated for {task.name}: {missing}"
-        if reason or calibration is None:
-            if query.false_alarms is not None:
-                raise HplError(f"--false-alarms {query.false_alarms:g}: {reason}")
-            return none, reason, every
-        standard = calibration.scores(task, scores[None], vectors[task.name][None])[0]
-        chances = calibration.probability(task, standard, query.prior)
-        if query.false_alarms is not None:
-            every = standard >= calibration.threshold(task, query.false_alarms)
-        return [(float(chance), calibration.band(chance)) for chance in chances], "", every
-
     def compare(self, one: Picture, other: Picture | None = None, *, text: str | None = None) -> Result:
         """Compare a picture with another picture, or with a sentence. Returns a result of id 0 with score and probability."""
         with self._lock:
             vectors = self._encoded([one] if other is None else [one, other])
-            if (other is None) == (text is None):
-                raise HplError("expected two pictures, or a picture and a sentence")
-            task = I2I if text is None else T2I
-            asked = vectors[1, 1] if text is None else self.model.encode_texts([text])[0]
-            score = np.array([float(vectors[0, list(TASKS).index(task.name)] @ asked)])
-            (chance,), _, _ = self._calibrated(Query(text="compared"), {task.name: asked}, score)
-            return _result((0, str(other or text), None, None, None, "{}", 0, 0), float(score[0]), *chance)
+            return _compared(self.model, vectors, str(other), text)[0]
+
+
+def compare_pictures(model: SearchModel, one: str, other: str | None, text: str | None) -> tuple[Result, str]:
+    """Compare a picture file with another, or with a sentence, without a gallery. Returns the result and why no probability."""
+    return _compared(model, _encode_files(model, [each for each in (one, other) if each is not None]), str(other), text)
+
+
+def _compared(model: SearchModel, vectors_N2D: np.ndarray, name: str, text: str | None) -> tuple[Result, str]:
+    if (len(vectors_N2D) == 1) == (text is None):
+        raise HplError("expected two pictures, or a picture and a sentence")
+    task = I2I if text is None else T2I
+    asked = vectors_N2D[1, 1] if text is None else model.encode_texts([text])[0]
+    score = np.array([float(vectors_N2D[0, list(TASKS).index(task.name)] @ asked)])
+    (chance,), note, _ = calibrated(model, Query(text="compared"), {task.name: asked}, score)
+    return _result((0, text or name, None, None, None, "{}"), float(score[0]), *chance), note
+
+
+def _encode_files(model: SearchModel, pictures: Sequence[str | Path | bytes | np.ndarray]) -> np.ndarray:
+    """Read and encode query pictures: n x 2 x D of unit length."""
+    pixels = []
+    for each in pictures:
+        if isinstance(each, bytes):
+            whole = decode_bytes(each, "query picture")
+        else:
+            whole = each if isinstance(each, np.ndarray) else decode_bytes(read_bytes(each), str(each))
+        pixels.append(resize_picture(whole, model.input.height, model.input.width))
+    return model.encode_pictures(np.stack(pixels))
+
+
+def calibrated(
+    model: SearchModel, query: Query, vectors: dict[str, np.ndarray], scores: np.ndarray
+) -> tuple[list[tuple], str, np.ndarray]:
+    """Return probability and band of each score, or why there are none; and which reach the query's rate of false alarms."""
+    none, every = [(None, None)] * len(scores), np.ones(len(scores), bool)
+    reason = ""
+    task: Task = TASKS[next(iter(vectors))]
+    calibration = model.calibration
+    if len(vectors) > 1 or query.against or len(query.against_pictures):
+        reason = "a query of sentence and picture, or with what it should not be, has no calibrated probability"
+    elif calibration is None:
+        reason = "the model has no calibration: scores rank pictures, and no score means that it is the same person"
+    elif missing := calibration.missing(task):
+        reason = f"the model is not calibrated for {task.name}: {missing}"
+    if reason or calibration is None:
+        if query.false_alarms is not None:
+            raise HplError(f"false alarms {query.false_alarms:g}: {reason}")
+        return none, reason, every
+    standard = calibration.scores(task, scores[None], vectors[task.name][None])[0]
+    chances = calibration.probability(task, standard, query.prior)
+    if query.false_alarms is not None:
+        every = standard >= calibration.threshold(task, query.false_alarms)
+    return [(float(chance), calibration.band(chance)) for chance in chances], "", every
 
 
 def _batches(records: list[Record]) -> list[list[Record]]:
