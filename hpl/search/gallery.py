@@ -23,7 +23,7 @@ from hpl.evaluation.composition import composed_scores, mixed_query
 from hpl.evaluation.similarity import unit
 from hpl.files import HplError
 from hpl.pictures import decode_bytes, read_bytes, resize_picture
-from hpl.search.engines import Engine, all_scores, make_engine
+from hpl.search.engines import Engine, InvertedEngine, NumpyEngine, all_scores, make_engine
 from hpl.search.model import SearchModel
 from hpl.search.query import Picture, Query, condition, show_time
 from hpl.search.sources import Source, read_source
@@ -415,7 +415,10 @@ class Gallery:
 
     def _engine(self, name: str, state: _State) -> Engine:
         if name not in state.engines:
-            state.engines[name] = make_engine(self.engine, state.blocks[name])
+            state.engines[name] = built = make_engine(self.engine, state.blocks[name])
+            if isinstance(built, InvertedEngine):
+                recall = built.recall(NumpyEngine(state.blocks[name]))
+                print(f"inverted file for {name}: finds {recall:.2%} of the exact top 100 (recall)", file=sys.stderr)
         return state.engines[name]
 
     def _kept(self, query: Query, state: _State) -> np.ndarray:
