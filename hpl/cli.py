@@ -88,8 +88,8 @@ def add(
         listed = _listed(["-"]) if source == "-" else source
         changes = opened.add(listed, camera_pattern=camera_pattern, progress=True)
         print(
-            f"{source}: {changes.added} added, {changes.changed} changed, {changes.unchanged} unchanged, {changes.removed} removed, "
-            f"{len(changes.bad)} bad and left out; {len(opened)} pictures in the gallery",
+            f"{source}: {changes.added} added, {changes.changed} changed, {changes.unchanged} unchanged, {changes.removed} "
+            f"removed, {len(changes.bad)} bad and left out; {len(opened)} pictures in the gallery",
             file=sys.stderr,
         )
 

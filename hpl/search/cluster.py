@@ -6,8 +6,8 @@ clusters has at least one pair of crops above the threshold, so clusters never r
 pairs: these are found first, tile by tile, and each is linked by itself (nearest-neighbour chain: Muellner, arXiv 1109.2378).
 The result is that of average linkage over all crops.
 
-For N crops with D features this takes a float32 copy of the largest component and some 100 MB; N x N x D / 2 multiplications for the
-components, and for linking one of n crops some 3 n products of n x D with a vector.
+For N crops with D features this takes a float32 copy of the largest component and some 100 MB; N x N x D / 2 multiplications for
+the components, and for linking one of n crops some 3 n products of n x D with a vector.
 """
 
 from collections.abc import Iterator

@@ -64,8 +64,8 @@ def _mot(file: Path) -> Iterable[Box]:
             continue
         if len(cells) < 6:
             raise HplError(f"{file}: line {number} has {len(cells)} cells; expected frame,track,left,top,width,height,...")
-        frame, track, *box = _numbers(file, number, cells[:6])
-        yield Box(int(frame), *box, track="" if track < 0 else f"{track:g}")
+        frame, track, left, top, width, height = _numbers(file, number, cells[:6])
+        yield Box(int(frame), left, top, width, height, track="" if track < 0 else f"{track:g}")
 
 
 def _yolo(file: Path) -> Iterable[Box]:
@@ -86,7 +86,8 @@ def _coco(file: Path) -> Iterable[Box]:
     names = {each["id"]: each["file_name"] for each in content["images"]}
     for number, each in enumerate(content["annotations"], 1):
         if each["category_id"] in people and not each.get("iscrowd"):
-            yield Box(names[each["image_id"]], *_numbers(file, number, each["bbox"]), track=str(each.get("track_id", "")))
+            left, top, width, height = _numbers(file, number, each["bbox"])
+            yield Box(names[each["image_id"]], left, top, width, height, track=str(each.get("track_id", "")))
 
 
 def _csv(file: Path) -> Iterable[Box]:
@@ -94,8 +95,8 @@ def _csv(file: Path) -> Iterable[Box]:
         for number, row in enumerate(csv.DictReader(table), 2):
             if missing := {"frame", "left", "top", "width", "height"} - row.keys():
                 raise HplError(f"{file}: no column {', '.join(sorted(missing))}; expected frame,left,top,width,height")
-            box = _numbers(file, number, [row[name] for name in ("left", "top", "width", "height")])
-            yield Box(row["frame"], *box, track=row.get("track") or "", time=row.get("time") or "")
+            left, top, width, height = _numbers(file, number, [row[name] for name in ("left", "top", "width", "height")])
+            yield Box(row["frame"], left, top, width, height, track=row.get("track") or "", time=row.get("time") or "")
 
 
 def crop_frames(frames: Path, boxes: Path, out: Path, camera: str | None = None) -> tuple[int, list[str]]:
@@ -115,7 +116,8 @@ def crop_frames(frames: Path, boxes: Path, out: Path, camera: str | None = None)
     wanted: dict[str | int, list[Box]] = {}
     for box in read_boxes(boxes):
         wanted.setdefault(box.frame, []).append(box)
-    faults, rows = [], []
+    faults: list[str] = []
+    rows: list[list[str]] = []
     with output_folder(out) as folder:
         for name, people in wanted.items():
             file = files.get(name) or files.get(Path(str(name)).stem)
@@ -130,9 +132,7 @@ def crop_frames(frames: Path, boxes: Path, out: Path, camera: str | None = None)
             for box in people:
                 edges = _edges(box, *picture.size)
                 if edges is None:
-                    faults.append(
-                        f"frame {name}: box {box.left:g}, {box.top:g}, {box.width:g} x {box.height:g} lies outside of it"
-                    )
+                    faults.append(f"frame {name}: box at {box.left:g}, {box.top:g} lies outside of it")
                     continue
                 crop = f"{len(rows):07d}.png"
                 picture.crop(edges).save(folder / crop)

@@ -114,7 +114,8 @@ class Gallery:
     def __init__(self, store: Store, model: SearchModel | None, engine: str) -> None:
         """Use `open` or `create`."""
         self.store, self.engine, self._model = store, engine, model
-        self._lock, self._state = threading.RLock(), None
+        self._lock = threading.RLock()
+        self._state: _State | None = None
 
     @classmethod
     def create(cls, folder: Path | str, model: Path | str, *, engine: str = "faiss") -> "Gallery":
@@ -190,7 +191,9 @@ class Gallery:
 
         sql = "SELECT id, path, sha256, size, mtime_ns, source, camera, time, track, columns FROM pictures"
         known = {row[1]: row for row in self.store.all(sql)}
-        changes, held, since, gone = Changes(), [], time.monotonic(), []
+        changes, since = Changes(), time.monotonic()
+        held: list[Encoded] = []
+        gone: list[int] = []
         with (
             tqdm(total=len(source.records), unit="pictures", desc="add", disable=not progress, file=sys.stderr) as bar,
             ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool,
@@ -399,7 +402,7 @@ class Gallery:
             starts = dict(zip(segments, ends.tolist()))
             alive = np.ones(ends[-1], bool)
             alive[[starts[number] + row for number, row in self.store.all("SELECT segment, row FROM dead")]] = False
-            same = self._state is not None and self._state.numbers == list(segments)
+            before = self._state
             blocks = {name: [self.store.vectors(number, name) for number in segments] for name in TASKS}
             self._state = _State(
                 version=version,
@@ -407,7 +410,7 @@ class Gallery:
                 starts=starts,
                 alive_N=alive,
                 blocks=blocks,
-                engines=self._state.engines if same else {},
+                engines=before.engines if before is not None and before.numbers == list(segments) else {},
             )
         if not self._state.alive_N.any():
             raise HplError(f"{self.store.folder}: empty gallery; to add pictures: hpl index add {self.store.folder} PICTURES")

@@ -74,7 +74,10 @@ def _figure(rank: int, each: Result) -> str:
     camera = "" if each.camera is None else f"<br>camera {html.escape(each.camera)}"
     time = "" if each.time is None else f"<br>{each.time}"
     name = html.escape(each.path)
-    return f"<figure>{shown}<figcaption>{rank}. {each.score:.4f}{chance}{camera}{time}<br><small>{name}</small></figcaption></figure>\n"
+    return (
+        f"<figure>{shown}<figcaption>{rank}. {each.score:.4f}{chance}{camera}{time}<br><small>{name}"
+        "</small></figcaption></figure>\n"
+    )
 
 
 def _html(results: Results, title: str) -> str:
@@ -85,8 +88,8 @@ def _html(results: Results, title: str) -> str:
         f"<title>{html.escape(title)}</title>\n<style>:root{{color-scheme:light dark;font:16px system-ui,sans-serif}}"
         "main{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr))}figure{margin:0}"
         "img{max-width:100%}small{overflow-wrap:anywhere}</style>\n"
-        f"<h1>{html.escape(title)}</h1>\n<p>{len(results)} of {results.searched} pictures searched; {results.size} in the gallery. "
-        f"{html.escape(results.note)}</p>\n<main>\n{figures}</main></html>\n"
+        f"<h1>{html.escape(title)}</h1>\n<p>{len(results)} of {results.searched} pictures searched; {results.size} in the "
+        f"gallery. {html.escape(results.note)}</p>\n<main>\n{figures}</main></html>\n"
     )
 
 

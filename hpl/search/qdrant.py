@@ -40,7 +40,7 @@ def send_gallery(gallery: Gallery, client: Any, collection: str) -> int:
     return count + len(points)
 
 
-def _pictures(gallery: Gallery) -> Iterator[tuple[int, dict, dict[str, list[float]]]]:
+def _pictures(gallery: Gallery) -> Iterator[tuple[int, dict, dict]]:
     for segment in gallery.store.segments():
         blocks = {name: gallery.store.vectors(segment, name) for name in TASKS}
         sql = "SELECT id, row, path, camera, time, track FROM pictures WHERE segment = ? ORDER BY row"

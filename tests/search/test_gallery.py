@@ -154,6 +154,7 @@ import sys
 from hpl.search import gallery
 gallery._BATCH, gallery._SEGMENT_PICTURES = 2, 4
 opened = gallery.Gallery.open(sys.argv[1])
+opened.model.encode_texts(["a man"])
 print("ready", flush=True)
 while True:
     opened.add(sys.argv[2])
@@ -166,7 +167,7 @@ while True:
 @pytest.mark.slow
 def test_kill_9_at_random_moments_loses_and_doubles_nothing(gallery: Gallery, tmp_path: Path) -> None:
     draw_pictures(tmp_path / "crops", 20, first=20)
-    moments = random.Random(0)
+    moments, num_rounds = random.Random(0), 0
     for _ in range(6):
         process = subprocess.Popen(
             [sys.executable, "-c", _WORK, str(tmp_path / "gallery"), str(tmp_path / "crops")], stdout=subprocess.PIPE, cwd=ROOT
@@ -174,6 +175,7 @@ def test_kill_9_at_random_moments_loses_and_doubles_nothing(gallery: Gallery, tm
         assert process.stdout.readline() == b"ready\n"
         time.sleep(moments.uniform(0, 0.6))
         process.send_signal(signal.SIGKILL)
+        num_rounds += process.stdout.read().count(b"added")
         process.wait()
         reopened = Gallery.open(tmp_path / "gallery")
         with reopened.store.writing():
@@ -181,6 +183,7 @@ def test_kill_9_at_random_moments_loses_and_doubles_nothing(gallery: Gallery, tm
         assert reopened.verify() == []
         paths = [path for (path,) in reopened.store.all("SELECT path FROM pictures")]
         assert len(paths) == len(set(paths))
+    assert num_rounds  # so kills struck every step
     changes = reopened.add(tmp_path / "crops")
     assert len(reopened) == 40 and changes.removed == 0
     for number, path in reopened.store.all("SELECT id, path FROM pictures WHERE id % 5 = 0"):
