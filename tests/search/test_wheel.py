@@ -41,4 +41,5 @@ def test_the_wheel_searches_in_a_fresh_environment(tmp_path: Path) -> None:
     hpl("index", "add", "g", crops, "--model", model)
     assert len(hpl("search", "g", "-t", "a man").splitlines()) == 3
     code = "import hpl; print(hpl.__file__)"
-    assert str(site) in subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path).stdout
+    told = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path).stdout
+    assert told.startswith(str(site))
