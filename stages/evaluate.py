@@ -7,7 +7,7 @@ import numpy as np
 
 from hpl.analysis.attention import explain
 from hpl.analysis.evaluate import choose_tokens, describe_settings, evaluate_model, gains, read_scores_tables
-from hpl.backbones.trained import load_trained
+from hpl.backbones.trained import load_neck, load_trained
 from hpl.config import load_params
 from hpl.files import kept_folder, output_folder, run_stage, write_json
 from hpl.manifests.tables import Manifests
@@ -30,6 +30,9 @@ def main() -> None:
         images, texts, _ = load_trained(trained)
         extractor = Extractor.of(images, texts, profile, device, checkpoint)
         encoded = encode_sets(extractor, tables, read_test_sets(tables))
+        if profile.evaluate.neck == "after":
+            neck = load_neck(trained)
+            encoded = [each.behind(neck) for each in encoded]
         maps = explain(extractor, tables)
         if rank():
             return  # the first process scores and writes

@@ -1,8 +1,10 @@
 """Finding people in galleries of one's own pictures; knows nothing of the pipeline.
 
-from hpl.search import Gallery
-gallery = Gallery.open("shop.gallery")
-for result in gallery.search(text="A woman in a red coat."): print(result.path, result.score)
+::
+
+    from hpl.search import Gallery
+    gallery = Gallery.open("shop.gallery")
+    for hit in gallery.search(text="A woman in a red coat."): print(hit.path, hit.score)
 """
 
 from importlib import import_module
@@ -10,8 +12,8 @@ from typing import Any
 
 _PLACES = {
     "Gallery": "hpl.search.gallery",
-    "Result": "hpl.search.gallery",
-    "Results": "hpl.search.gallery",
+    "Hit": "hpl.search.gallery",
+    "Found": "hpl.search.gallery",
     "Query": "hpl.search.query",
 }
 

@@ -111,9 +111,9 @@ def _components(vectors_ND: np.ndarray, least: float) -> Iterator[np.ndarray]:
 def _chain(means_ND: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     """Link crops among themselves, as `link` does; `means_ND` is overwritten.
 
-    A chain goes from a cluster to its nearest one, from that to its own, until two are each other's nearest: these are joined. Joining
-    never brings a third one nearer than the nearer of both was, so the rest of the chain stays right, and a cluster whose nearest
-    is below `least` is done.
+    A chain goes from a cluster to its nearest one, from that to its own, until two are each other's nearest: these are joined.
+    Joining never brings a third one nearer than the nearer of both was, so the rest of the chain stays right, and a cluster whose
+    nearest is below `least` is done.
     """
     sizes, crops = np.ones(len(means_ND)), np.arange(len(means_ND))  # a crop of each cluster
     alive = np.ones(len(means_ND), bool)

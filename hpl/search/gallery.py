@@ -1,9 +1,9 @@
-"""A gallery: pictures encoded once, searched by sentence, by picture or by both.
+"""A gallery: pictures encoded once, searched by sentence, by picture or by both::
 
 gallery = Gallery.create("shop.gallery", model="data/model")
 gallery.add("crops")
-for result in gallery.search(text="A woman in a red coat.", k=10):
-    print(result.score, result.path)
+for hit in gallery.search(text="A woman in a red coat.", k=10):
+    print(hit.score, hit.path)
 """
 
 import json
@@ -25,9 +25,9 @@ from hpl.files import HplError
 from hpl.pictures import decode_bytes, read_bytes, resize_picture
 from hpl.search.engines import Engine, InvertedEngine, NumpyEngine, all_scores, make_engine
 from hpl.search.model import SearchModel
-from hpl.search.query import Picture, Query, condition, show_time
+from hpl.search.query import Query, QueryPicture, condition, show_time
 from hpl.search.sources import Source, read_source
-from hpl.search.store import Encoded, Record, Store
+from hpl.search.store import GalleryFiles, NewPicture, Record
 from hpl.tasks import I2I, T2I, TASKS, Task
 
 _BATCH = 64  # pictures that are read, then encoded
@@ -36,7 +36,7 @@ _COLUMNS = "id, path, camera, time, track, columns, segment, row"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Hit:
     """A picture of a gallery, and how well it answers a query.
 
     Attributes:
@@ -62,7 +62,7 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results(Sequence):
+class Found(Sequence):
     """Results, best first.
 
     Attributes:
@@ -70,7 +70,7 @@ class Results(Sequence):
         note: why there are no probabilities; "" if there are.
     """
 
-    found: list[Result]
+    found: list[Hit]
     searched: int
     size: int
     note: str = ""
@@ -81,7 +81,7 @@ class Results(Sequence):
     def __len__(self) -> int:
         return len(self.found)
 
-    def __iter__(self) -> Iterator[Result]:
+    def __iter__(self) -> Iterator[Hit]:
         return iter(self.found)
 
 
@@ -111,7 +111,7 @@ class _State:
 class Gallery:
     """Pictures and their vectors in one folder. Threads may share it; processes may search while one writes."""
 
-    def __init__(self, store: Store, model: SearchModel | None, engine: str) -> None:
+    def __init__(self, store: GalleryFiles, model: SearchModel | None, engine: str) -> None:
         """Use `open` or `create`."""
         self.store, self.engine, self._model = store, engine, model
         self._lock = threading.RLock()
@@ -130,7 +130,7 @@ class Gallery:
             HplError: there is no such model, or the folder holds other files.
         """
         loaded = SearchModel(model)
-        return cls(Store.create(Path(folder), _described(loaded)), loaded, engine)
+        return cls(GalleryFiles.create(Path(folder), _described(loaded)), loaded, engine)
 
     @classmethod
     def open(cls, folder: Path | str, model: Path | str | None = None, *, engine: str = "faiss") -> "Gallery":
@@ -142,7 +142,7 @@ class Gallery:
         Raises:
             HplError: there is no gallery, it is damaged, or the model is another one.
         """
-        store = Store(Path(folder))
+        store = GalleryFiles(Path(folder))
         gallery = cls(store, None if model is None else SearchModel(model), engine)
         if model is not None:
             gallery._check_model(gallery.model)
@@ -192,7 +192,7 @@ class Gallery:
         sql = "SELECT id, path, sha256, size, mtime_ns, source, camera, time, track, columns FROM pictures"
         known = {row[1]: row for row in self.store.all(sql)}
         changes, since = Changes(), time.monotonic()
-        held: list[Encoded] = []
+        held: list[NewPicture] = []
         gone: list[int] = []
         with (
             tqdm(total=len(source.records), unit="pictures", desc="add", disable=not progress, file=sys.stderr) as bar,
@@ -244,7 +244,7 @@ class Gallery:
         except HplError as error:
             return record, known, (0, 0), "", str(error)
 
-    def _take(self, read: list[tuple], source: Source, known: dict, changes: Changes, gone: list[int]) -> list[Encoded]:
+    def _take(self, read: list[tuple], source: Source, known: dict, changes: Changes, gone: list[int]) -> list[NewPicture]:
         """Encode what was read anew, note what is only told anew, and count."""
         fresh, told_anew = [], []
         for record, before, state, digest, pixels in read:
@@ -267,7 +267,7 @@ class Gallery:
             return []
         vectors = self.model.encode_pictures(np.stack([pixels for *_, pixels in fresh]))
         return [
-            Encoded(record=record, source=source.name, sha256=digest, size=state[0], mtime_ns=state[1], vectors_2D=pair)
+            NewPicture(record=record, source=source.name, sha256=digest, size=state[0], mtime_ns=state[1], vectors_2D=pair)
             for (record, state, digest, _), pair in zip(fresh, vectors, strict=True)
         ]
 
@@ -360,7 +360,7 @@ class Gallery:
         if column not in ("camera", "track") and column not in (known := self.columns()):
             raise HplError(f"column {column!r}: not in the gallery; expected one of {', '.join(['camera', 'track', *known])}")
 
-    def picture(self, number: int) -> Result:
+    def picture(self, number: int) -> Hit:
         """Return a picture of the gallery by its id, with score 1. HplError if there is none."""
         with self._lock:
             rows = self.store.all(f"SELECT {_COLUMNS} FROM pictures WHERE id = ?", (number,))
@@ -368,7 +368,7 @@ class Gallery:
             raise HplError(f"picture {number}: not in the gallery")
         return _result(rows[0], 1.0)
 
-    def search(self, query: Query | None = None, **asked) -> Results:
+    def search(self, query: Query | None = None, **asked) -> Found:
         """Find the pictures that answer a query best.
 
         Args:
@@ -438,7 +438,7 @@ class Gallery:
             keep[state.starts[int(number)] + places[places[:, 0] == number, 1]] = True
         return keep
 
-    def _cameras_of(self, picture: Picture) -> list[str]:
+    def _cameras_of(self, picture: QueryPicture) -> list[str]:
         if isinstance(picture, int):
             found = self.store.all("SELECT camera FROM pictures WHERE id = ?", (picture,))
         elif isinstance(picture, np.ndarray):
@@ -452,7 +452,7 @@ class Gallery:
             raise HplError(f"{shown}: its camera is not known, as the gallery has it; --other-cameras needs that")
         return cameras
 
-    def _encoded(self, pictures: Sequence[Picture]) -> np.ndarray:
+    def _encoded(self, pictures: Sequence[QueryPicture]) -> np.ndarray:
         """Encode query pictures, or take what the gallery has of them: n x 2 x D of unit length."""
         found = []
         for each in pictures:
@@ -491,7 +491,7 @@ class Gallery:
         order = np.lexsort((rows, -scores))[:k]
         return rows[order], scores[order]
 
-    def _answer(self, query: Query, vectors: dict, rows: np.ndarray, scores: np.ndarray, searched: int) -> Results:
+    def _answer(self, query: Query, vectors: dict, rows: np.ndarray, scores: np.ndarray, searched: int) -> Found:
         """Name the rows found, with probabilities where the calibration has any."""
         state = self._current()
         numbers, starts = np.array(state.numbers), np.array([state.starts[number] for number in state.numbers])
@@ -503,21 +503,21 @@ class Gallery:
             record = self.store.all(f"SELECT {_COLUMNS} FROM pictures WHERE segment = ? AND row = ?", (int(segment), int(row)))
             if record:
                 found.append(_result(record[0], float(score), *chances[place]))
-        return Results(found=found, searched=searched, size=len(self), note=told)
+        return Found(found=found, searched=searched, size=len(self), note=told)
 
-    def compare(self, one: Picture, other: Picture | None = None, *, text: str | None = None) -> Result:
+    def compare(self, one: QueryPicture, other: QueryPicture | None = None, *, text: str | None = None) -> Hit:
         """Compare a picture with another picture, or with a sentence. Returns a result of id 0 with score and probability."""
         with self._lock:
             vectors = self._encoded([one] if other is None else [one, other])
             return _compared(self.model, vectors, str(other), text)[0]
 
 
-def compare_pictures(model: SearchModel, one: str, other: str | None, text: str | None) -> tuple[Result, str]:
+def compare_pictures(model: SearchModel, one: str, other: str | None, text: str | None) -> tuple[Hit, str]:
     """Compare a picture file with another, or with a sentence, without a gallery. Returns the result and why no probability."""
     return _compared(model, _encode_files(model, [each for each in (one, other) if each is not None]), str(other), text)
 
 
-def _compared(model: SearchModel, vectors_N2D: np.ndarray, name: str, text: str | None) -> tuple[Result, str]:
+def _compared(model: SearchModel, vectors_N2D: np.ndarray, name: str, text: str | None) -> tuple[Hit, str]:
     if (len(vectors_N2D) == 1) == (text is None):
         raise HplError("expected two pictures, or a picture and a sentence")
     task = I2I if text is None else T2I
@@ -580,9 +580,9 @@ def _without(wanted_D: np.ndarray, unlike_ND: np.ndarray, aversion: float) -> np
     return unit(wanted_D[None])[0]
 
 
-def _result(row: tuple, score: float, probability: float | None = None, band: str | None = None) -> Result:
+def _result(row: tuple, score: float, probability: float | None = None, band: str | None = None) -> Hit:
     number, path, camera, seconds, track, columns, *_ = row
-    return Result(
+    return Hit(
         id=number,
         path=path,
         score=score,

@@ -12,20 +12,20 @@ from PIL import Image
 
 from hpl.files import HplError
 from hpl.pictures import decode_picture
-from hpl.search.gallery import Result, Results
+from hpl.search.gallery import Found, Hit
 
 _THUMBNAIL = 192  # pixels high at most
 _FIELDS = ["rank", "score", "probability", "band", "id", "path", "camera", "time", "track"]
 
 
-def write_results(results: Results, form: str, title: str) -> str:
+def write_results(results: Found, form: str, title: str) -> str:
     """Write results as `form`: one of FORMS."""
     if form not in FORMS:
         raise HplError(f"format {form!r}; expected one of {', '.join(FORMS)}")
     return FORMS[form](results, title)
 
 
-def _table(results: Results, title: str) -> str:
+def _table(results: Found, title: str) -> str:
     lines = []
     for rank, each in enumerate(results, 1):
         chance = "" if each.probability is None else f"{each.probability:7.1%} {each.band:<8}"
@@ -34,7 +34,7 @@ def _table(results: Results, title: str) -> str:
     return "".join(lines)
 
 
-def _json(results: Results, title: str) -> str:
+def _json(results: Found, title: str) -> str:
     rows = [{"rank": rank, **asdict(each)} for rank, each in enumerate(results, 1)]
     told = {"query": title, "searched": results.searched, "gallery_size": results.size, "note": results.note, "results": rows}
     return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
@@ -45,7 +45,7 @@ def safe_cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def _csv(results: Results, title: str) -> str:
+def _csv(results: Found, title: str) -> str:
     further = sorted({name for each in results for name in each.columns} - set(_FIELDS))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -64,7 +64,7 @@ def thumbnail(path: str, height: int = _THUMBNAIL) -> bytes:
     return out.getvalue()
 
 
-def _figure(rank: int, each: Result) -> str:
+def _figure(rank: int, each: Hit) -> str:
     try:
         data = base64.b64encode(thumbnail(each.path)).decode()
         shown = f'<img alt="" src="data:image/jpeg;base64,{data}">'
@@ -80,7 +80,7 @@ def _figure(rank: int, each: Result) -> str:
     )
 
 
-def _html(results: Results, title: str) -> str:
+def _html(results: Found, title: str) -> str:
     figures = "".join(_figure(rank, each) for rank, each in enumerate(results, 1))
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
@@ -93,4 +93,4 @@ def _html(results: Results, title: str) -> str:
     )
 
 
-FORMS: dict[str, Callable[[Results, str], str]] = {"table": _table, "json": _json, "csv": _csv, "html": _html}
+FORMS: dict[str, Callable[[Found, str], str]] = {"table": _table, "json": _json, "csv": _csv, "html": _html}

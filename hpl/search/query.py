@@ -11,7 +11,7 @@ import numpy as np
 
 from hpl.files import HplError
 
-Picture = int | str | Path | bytes | np.ndarray
+QueryPicture = int | str | Path | bytes | np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Query:
             Several are averaged.
         against: what it should not be: sentences; `against_pictures`: likewise, as `pictures`.
         k: results at most.
-        threshold: least score of a result, as `Result.score`; None: no limit.
+        threshold: least score of a result, as `Hit.score`; None: no limit.
         false_alarms: least score by the model's calibration at this rate of false alarms; None: no limit.
         weight: of the sentence in its mean with the pictures (docs/evaluation.md, composed queries), 0..1.
         aversion: how much of what it should not be is taken off the query's vectors.
@@ -35,9 +35,9 @@ class Query:
     """
 
     text: str | None = None
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[QueryPicture] = ()
     against: Sequence[str] = ()
-    against_pictures: Sequence[Picture] = ()
+    against_pictures: Sequence[QueryPicture] = ()
     k: int = 20
     threshold: float | None = None
     false_alarms: float | None = None

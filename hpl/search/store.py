@@ -56,7 +56,7 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoded:
+class NewPicture:
     """A record with what was read from its file: content hash, size, time of change, v_t2i and v_i2i (2 x D)."""
 
     record: Record
@@ -67,7 +67,7 @@ class Encoded:
     vectors_2D: np.ndarray
 
 
-class Store:
+class GalleryFiles:
     """The files of one gallery folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,7 +86,7 @@ class Store:
                 raise HplError(f"{self.folder / _CATALOGUE}: damaged: it lacks its tables; make the gallery anew")
 
     @classmethod
-    def create(cls, folder: Path, about: dict) -> "Store":
+    def create(cls, folder: Path, about: dict) -> "GalleryFiles":
         """Make an empty gallery. HplError if the folder holds anything."""
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - {_CATALOGUE, _SEGMENTS}):
@@ -199,7 +199,7 @@ class Store:
         _synchronise(self.folder / _SEGMENTS)
         return number, json.dumps(sums)
 
-    def append(self, encoded: list[Encoded]) -> None:
+    def append(self, encoded: list[NewPicture]) -> None:
         """Write new or changed pictures as one segment and commit them; a path that is there already gets its new content."""
         if not encoded:
             return
@@ -286,7 +286,7 @@ def _told(record: Record) -> tuple:
     return record.camera, record.time, record.track, json.dumps(record.columns, sort_keys=True, ensure_ascii=False)
 
 
-def _row(each: Encoded) -> tuple:
+def _row(each: NewPicture) -> tuple:
     return each.record.path, each.sha256, each.size, each.mtime_ns, each.source, *_told(each.record)
 
 
