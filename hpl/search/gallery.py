@@ -1,9 +1,13 @@
-"""A gallery: pictures encoded once, searched by sentence, by picture or by both::
+"""A gallery: pictures encoded once, searched by sentence, by picture or by both.
 
-gallery = Gallery.create("shop.gallery", model="data/model")
-gallery.add("crops")
-for hit in gallery.search(text="A woman in a red coat.", k=10):
-    print(hit.score, hit.path)
+::
+
+    gallery = Gallery.create("shop.gallery", model="data/model")
+    gallery.add("crops")
+    for hit in gallery.search(text="A woman in a red coat.", k=10):
+        print(hit.score, hit.path)
+
+What its folder holds stands in hpl/search/store.py.
 """
 
 import json
