@@ -95,6 +95,13 @@ class Loss(_Section):
     prompt_temperature: Positive
     normalize_features: bool
     sdm_temperature: Positive
+    sdm_epsilon: Positive
+    sdm_weight: NonNegative
+    t2i_identity_weight: NonNegative
+    triplet_weight: NonNegative
+    i2i_identity_weight: NonNegative
+    triplet: Literal["margin", "soft", "supcon"]
+    supcon_temperature: Positive
     triplet_margin: Positive
     normalize_triplet: bool
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
@@ -241,11 +248,21 @@ class Train(_Section):
     t2i_batch: Annotated[int, Field(ge=2)]
     i2i_batch: Annotated[int, Field(ge=2)]
     num_instances: Annotated[int, Field(ge=2)]
+    t2i_pace: Annotated[float, Field(gt=0, le=1)]
+    i2i_pace: Annotated[float, Field(gt=0, le=1)]
+    sampler: Literal["random", "spread"]
     start_lr: Positive
     peak_lr: Positive
     warmup_epochs: NonNegative
-    new_lr_factor: Positive
+    optimizer: Literal["adam", "adamw"]
+    moments: Literal["joint", "task"]
+    eps: Positive
     weight_decay: NonNegative
+    classifier_deviation: Positive
+    classifier_lr_factor: Positive
+    bias_lr_factor: Positive
+    new_token_lr_factor: Positive
+    diagnose_steps: NonNegativeInt
     train_inversion: bool
     erase_probability: Share
     pad: NonNegativeInt
@@ -265,6 +282,12 @@ class Train(_Section):
         return self
 
     @model_validator(mode="after")
+    def _a_half_is_in_every_step(self) -> "Train":
+        if max(self.t2i_pace, self.i2i_pace) < 1:
+            raise ValueError(f"t2i_pace = {self.t2i_pace} and i2i_pace = {self.i2i_pace}; expected 1 for one of them")
+        return self
+
+    @model_validator(mode="after")
     def _what_selects_is_measured(self) -> "Train":
         if not self.validate_epochs and (self.selection == "best" or self.patience):
             chosen = "selection = best" if self.selection == "best" else f"patience = {self.patience}"
@@ -281,6 +304,19 @@ class Evaluate(_Section):
     rerank_k2: Count
     rerank_lambda: Share
     composed_weight: Share
+    neck: Literal["before", "after"]
+    i2i_tokens: Literal["own", "both"]
+
+    @property
+    def switched_on(self) -> dict[str, int]:
+        """Name what is on beyond the plain protocol, each with 1."""
+        chosen = {
+            "rerank": self.rerank,
+            "flip": self.flip,
+            "neck": self.neck == "after",
+            "both_tokens": self.i2i_tokens == "both",
+        }
+        return {name: 1 for name, is_on in chosen.items() if is_on}
 
 
 PROMPT_WORDS = 8  # tokens of a prompt that are words, its begin and its end (hpl/prompts/template.py)

@@ -41,7 +41,7 @@ def main() -> None:
         description = {"clip": config, "task_routing": params.model.task_routing, "selection": selection, **provenance(files)}
         description |= {"params": chosen, "train": profile.train.model_dump(), "input": profile.input.model_dump()}
         with output_folder(trained) as folder:
-            save_trained(folder, model.images, model.texts, description)
+            save_trained(folder, model.images, model.texts, description, model.i2i_neck)
         curves.write(curve)
 
 

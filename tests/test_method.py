@@ -17,6 +17,8 @@ DECISIONS = [
     "prompt.instance_tokens",
     "loss.normalize_features",
     "loss.prompt_temperature",
+    "train.optimizer",
+    "train.moments",
 ]
 equations = runpy.run_path(str(ROOT / "docs" / "equations.py"))
 
@@ -47,7 +49,7 @@ def test_a_decision_is_a_parameter(key: str) -> None:
 
 
 def test_the_parameters_on_the_page_exist() -> None:
-    sections = "model|prompt|loss|input|inversion|construct_prompts|train"
+    sections = "model|prompt|loss|input|inversion|construct_prompts|train|evaluate"
     keys = re.findall(rf"`((?:{sections})\.[a-z0-9_.]+)`", (ROOT / "docs" / "method.md").read_text())
     assert len(keys) > 30 and not [key for key in keys if not exists(key)]
     assert not exists("loss.promt_reg")

@@ -13,13 +13,14 @@ from tests.support.syntax import function_lines, imported_names, parse, public_n
 
 LEVELS = [
     ["files", "tasks"],
-    ["config", "workers"],
+    ["config", "workers", "pictures"],
     ["runtime", "manifests", "losses", "evaluation", "backbones", "synthetic"],
     ["readers", "batches", "search"],
     ["retrieval", "reports"],
     ["analysis", "prompts"],
     ["training"],
     ["ablation"],
+    ["cli"],
 ]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 ABLATION = yaml.safe_load((ROOT / "ablation" / "dvc.yaml").read_text())

@@ -8,6 +8,7 @@ import torch
 from open_clip.model import CLIP
 
 from hpl.backbones.towers import TextTower, frozen_copy
+from hpl.backbones.trained import neck_arrays
 from hpl.backbones.weights import load_backbone
 from hpl.batches.loading import TrainingData
 from hpl.config import Params
@@ -51,7 +52,7 @@ def run_cell(name: str, params: Params, manifests: Path, packed: Path, backbone:
         learned = load_prompts(prompts, params.prompt, profile.inversion, TextTower(clip)) if prompts else None
         model, curves, selection = train(clip, learned, data, params, device, checkpoint)
         extractor = Extractor.of(model.images, model.texts, profile, device, checkpoint.within("trained"))
-        metrics = evaluate_towers(extractor, data.manifests, profile.evaluate)
+        metrics = evaluate_towers(extractor, data.manifests, profile.evaluate, neck_arrays(model.i2i_neck))
     return {"metrics": metrics, "steps": curves.steps, "selection": selection}
 
 

@@ -146,7 +146,7 @@ def _introduction(params: Params, cells: Cells, missing: list[str]) -> Section:
         "Cells": f"{len(cells)} of {len(ablation.cells)}, each a row with a seed",
         "Seeds": f"{listed(ablation.seeds)}; of sweeps {listed(ablation.sweep_seeds)}",
     }
-    if settings := settings_words(params.active.evaluate.model_dump()):
+    if settings := settings_words(params.active.evaluate.switched_on):
         facts["Evaluated"] = settings.removeprefix(", ")
     if missing:
         facts["Missing, and left out of every number"] = "; ".join(missing)

@@ -19,7 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score
 
 from hpl.config import Calibrate
-from hpl.evaluation.calibration import LIKELY, POSSIBLE, Calibration, cohort_moments, standardised
+from hpl.evaluation.calibration import LIKELY, POSSIBLE, Calibration, cohort_moments
+from hpl.evaluation.composition import standardised
 from hpl.evaluation.protocols import Rule
 from hpl.evaluation.similarity import cosine_blocks, unit
 from hpl.retrieval.figures import Encoded

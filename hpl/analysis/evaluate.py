@@ -51,7 +51,7 @@ def evaluate_model(encoded: list[Encoded], options: Evaluate) -> tuple[dict, dic
         if not composed:
             missing.setdefault(asked.dataset.name, {})["composed"] = _NO_PAIRS
     headline["not_scored"] = missing
-    headline["settings"] = {name: 1 for name in ("rerank", "flip") if getattr(options, name)}
+    headline["settings"] = options.switched_on
     metrics = arrange(results, intervals=True) | {name: values for name, values in headline.items() if values}
     return metrics, scores_tables(results) | _observed_tables(results)
 
@@ -102,7 +102,11 @@ def describe_settings(options: Evaluate) -> dict:
     if options.rerank:
         k1, k2, weight = options.rerank_k1, options.rerank_k2, options.rerank_lambda
         labels.append(f"k-reciprocal re-ranking (k1 = {k1}, k2 = {k2}, lambda = {weight:g})")
-    names = ("flip", "rerank", "rerank_k1", "rerank_k2", "rerank_lambda", "composed_weight")
+    if options.neck == "after":
+        labels.append("I2I behind the batch-norm neck")
+    if options.i2i_tokens == "both":
+        labels.append("I2I by both tokens, joined")
+    names = ("neck", "i2i_tokens", "flip", "rerank", "rerank_k1", "rerank_k2", "rerank_lambda", "composed_weight")
     return {**{name: getattr(options, name) for name in names}, "label": "; ".join(labels)}
 
 

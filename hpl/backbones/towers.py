@@ -59,6 +59,10 @@ class ImageTower(nn.Module):
         """Return those that CLIP has not: the second class token and its position."""
         return [self.i2i_token, self.i2i_position] if self.task_routing else []
 
+    def block_parameters(self) -> list[nn.Parameter]:
+        """Return those of the transformer's blocks, which every token passes."""
+        return [parameter for parameter in self.visual.transformer.parameters() if parameter.requires_grad]
+
     def _tokens(self, images_B3HW: Tensor) -> Tensor:
         """Embed class tokens and patches with their positions, for the first block: B x (2+N) x C (1+N without task routing)."""
         visual = self.visual

@@ -19,19 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hpl.evaluation.composition import standardised
 from hpl.files import HplError, parsing, read_json, write_json
 from hpl.tasks import Task
 
 CALIBRATION_FOLDER = "calibration"  # in the model's folder
 _CALIBRATION_FILE, _COHORT_FILE, _FORMAT = "calibration.json", "cohort.npy", 1
 _AGAIN = "run the calibrate stage again"
-_LEAST_DEVIATION = 1e-12
 LIKELY, POSSIBLE, UNLIKELY = "likely", "possible", "unlikely"
-
-
-def standardised(scores: np.ndarray, mean: np.ndarray | float, deviation: np.ndarray | float) -> np.ndarray:
-    """Bring scores to mean 0 and deviation 1 of whatever these two are of."""
-    return (scores - mean) / np.maximum(deviation, _LEAST_DEVIATION)
 
 
 def cohort_moments(features_ND: np.ndarray) -> np.ndarray:

@@ -22,7 +22,12 @@ FIGURE_LABELS = {"rank1": "R1", "rank5": "R5", "rank10": "R10", "mAP": "mAP", "m
 MAIN_FIGURES = ("rank1", "mAP")  # those with intervals
 BUNDLED = "bundled"  # the profile of the synthetic data set, whose figures stand in the project's own pages
 MINUS = "\u2212"
-_SETTINGS = {"rerank": "re-ranked", "flip": "with mirror images"}  # of evaluate, off by default
+_SETTINGS = {  # of evaluate, off by default
+    "rerank": "re-ranked",
+    "flip": "with mirror images",
+    "neck": "I2I behind the neck",
+    "both_tokens": "I2I by both tokens",
+}
 
 
 def figure_labels(task: Task) -> dict[str, str]:
@@ -39,7 +44,7 @@ def settings_words(settings: dict) -> str:
     """Say what of evaluate is on beyond the plain protocol: "", or ", re-ranked" and the like, to stand behind a name.
 
     Args:
-        settings: name -> whether it is on; others than rerank and flip are not looked at.
+        settings: name -> whether it is on; others are not looked at.
     """
     return "".join(f", {word}" for name, word in _SETTINGS.items() if settings.get(name))
 

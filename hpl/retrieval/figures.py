@@ -1,17 +1,18 @@
 """The one driver of retrieval, for all who ask for a figure: encode sets, score each of their tasks, arrange the figures."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 
+from hpl.backbones.trained import NeckArrays
 from hpl.config import Evaluate
 from hpl.evaluation.protocols import Rule, task_rule
 from hpl.evaluation.rerank import reranked_blocks
 from hpl.evaluation.scores import Blocks, Observer, Scores, rounded
-from hpl.evaluation.similarity import cosine_blocks, unit_checked
+from hpl.evaluation.similarity import cosine_blocks, unit, unit_checked
 from hpl.manifests.tables import Manifests
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.sets import RetrievalSet, read_test_sets, unscored
@@ -28,17 +29,25 @@ class Encoded:
     i2i: np.ndarray
     text: np.ndarray  # without rows if the set is not scored for text to image
 
+    def behind(self, neck: NeckArrays) -> "Encoded":
+        """Return the same with v_i2i behind the batch-norm neck, as Bag of Tricks and fast-reid rank."""
+        scale, shift = neck
+        return replace(self, i2i=self.i2i * scale + shift)
+
     def similarities(self, task: Task, options: Evaluate | None = None) -> tuple[Blocks, Rule]:
         """Compare the task's queries with its gallery, block by block, and make the rule that scores them.
 
         Args:
-            options: say whether, and how, similarities are re-ranked; None: cosines.
+            options: say whether, and how, similarities are re-ranked, and whether I2I takes both tokens; None: cosines.
         """
         queries, gallery = self.dataset.queries_and_gallery(task)
         rule = task_rule(task, queries, gallery)
         row_of = pd.Series(np.arange(len(self.dataset.images)), index=self.dataset.images["image_id"])
-        left = self.text if task.by_caption else self.i2i[row_of[queries["image_id"]]]
-        right = (self.t2i if task.by_caption else self.i2i)[row_of[gallery["image_id"]]]
+        pictures = self.t2i if task.by_caption else self.i2i
+        if options and options.i2i_tokens == "both" and not task.by_caption:
+            pictures = np.concatenate([unit(self.t2i), unit(self.i2i)], axis=1)
+        left = self.text if task.by_caption else pictures[row_of[queries["image_id"]]]
+        right = pictures[row_of[gallery["image_id"]]]
         left, right = unit_checked(left, "query", len(queries)), unit_checked(right, "gallery picture", len(gallery))
         right = right if rule.kept.all() else right[rule.kept]
         if options and options.rerank:
@@ -114,9 +123,11 @@ def scores_tables(results: list[Result]) -> dict[str, pd.DataFrame]:
     return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
 
 
-def evaluate_towers(extractor: Extractor, tables: Manifests, options: Evaluate) -> dict:
+def evaluate_towers(extractor: Extractor, tables: Manifests, options: Evaluate, neck: NeckArrays | None = None) -> dict:
     """Measure a model on every test set. Of several processes the first alone computes figures; the others return none."""
     encoded = encode_sets(extractor, tables, read_test_sets(tables))
+    if neck is not None and options.neck == "after":
+        encoded = [each.behind(neck) for each in encoded]
     return {} if rank() else arrange(score_sets(encoded, options)) | unscored(each.dataset for each in encoded)
 
 

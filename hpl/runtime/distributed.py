@@ -108,12 +108,17 @@ def share_of_rows(counts: Iterable[int], number: int, processes: int) -> Tensor:
     return torch.cat(rows)
 
 
-@torch.no_grad()
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replace each gradient by its mean over the processes, the same bits on all of them."""
+    average([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
+@torch.no_grad()
+def average(gradients: list[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes, in place."""
     if world_size() == 1:
         return
-    for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
+    for bucket in _buckets(gradients):
         flat = torch.cat([gradient.flatten() for gradient in bucket])
         dist.all_reduce(flat)
         flat /= world_size()

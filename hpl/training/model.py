@@ -5,7 +5,6 @@ K instance tokens of the width W; X visual tokens; L text tokens.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Annotated, Any
@@ -22,7 +21,7 @@ from hpl.losses.alignment import instance_alignment_loss, prompt_regularisation_
 from hpl.losses.contrast import identity_prompt_loss
 from hpl.losses.identity import i2i_identity_loss, t2i_identity_loss
 from hpl.losses.sdm import similarity_distribution_loss
-from hpl.losses.triplet import batch_hard_triplet_loss
+from hpl.losses.triplet import metric_loss
 from hpl.prompts.learned import LearnedPrompts
 from hpl.prompts.template import PromptEncoder
 from hpl.runtime.distributed import gather_shares, rank, share_of_rows, world_size
@@ -77,7 +76,10 @@ class Compared(Features):
 
 
 class Head:
-    """Marker of a module that starts from nothing, and learns at a rate of its own."""
+    """A module that starts from nothing, learns at a rate of its own, and computes in the precision of its weights."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return super().forward(rows.to(self.weight.dtype))  # type: ignore[misc,attr-defined]
 
 
 class Classifier(Head, nn.Linear):
@@ -109,13 +111,19 @@ class HPL(nn.Module):
             nn.init.normal_(classifier.weight, std=CLASSIFIER_DEVIATION)
         nn.init.zeros_(self.t2i_classifier.bias)
 
-    def forward(self, batch: Batch, loss: Loss, tasks: list[str], micro_batch: int | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Batch, loss: Loss, tasks: list[str], micro_batch: int | None = None
+    ) -> tuple[dict[str, Tensor], Compared]:
         """Compute the weighted terms of L_total (eqs. 2, 10-12 and 14), by name; their sum is what is minimised.
+
+        Returns the terms, and what they compare.
 
         Several processes (hpl/runtime/distributed.py) each run the networks over their share of the batch; all compute the losses
         of the whole from gathered features. With `micro_batch` the networks take so many pictures or captions at a time, once
         more in the backward; losses and gradients stay those of the whole batch.
         """
+        if not batch.num_captioned:  # a step whose T2I half is left out
+            tasks = [task for task in tasks if task != T2I.name]
         known = {name: term for name, term in TERMS.items() if self.prompts is not None or not term.of_prompts}
         weights = {name: term.weight(loss) for name, term in known.items() if term.task.name in tasks and term.weight(loss)}
         captioned, count = batch.num_captioned, len(batch.labels_B)
@@ -124,18 +132,19 @@ class HPL(nn.Module):
         vectors = {"v_t2i_TD": whole.classes_BXD[:captioned, 0], "v_i2i_SD": whole.classes_BXD[first:, 1]}
         labels = {"labels_T": batch.labels_B[:captioned], "labels_S": batch.labels_B[first:]}
         x = Compared(**vars(whole), **vectors, **labels, loss=loss)
-        return {name: weight * TERMS[name].compute(self, x) for name, weight in weights.items()}
+        return {name: weight * TERMS[name].compute(self, x) for name, weight in weights.items()}, x
 
     def _features(self, batch: Batch, with_text: bool, weights: dict[str, float], micro_batch: int | None) -> Features:
         """Run the networks over the rows of this process, and no more of them than is compared."""
         labels_T = batch.labels_B[share_of_rows([batch.num_captioned], rank(), world_size()).to(batch.labels_B.device)]
         identity_T = self.prompts.identity_tokens[labels_T] if self.prompts is not None and with_text else labels_T
-        found, rest = [], batch.images_B3HW
+        found, captioned, rest = [], batch.images_B3HW[: len(labels_T)], batch.images_B3HW[len(labels_T) :]
         if "vgps" in weights or "cmpr" in weights:
-            captioned, rest = rest[: len(labels_T)], rest[len(labels_T) :]
             found.append(in_chunks(partial(self._captioned_pictures, weights), micro_batch, captioned, identity_T))
+        elif len(captioned):  # apart from the rest, so that a backward of the T2I terms alone passes no other pictures
+            found.append(in_chunks(self._plain_pictures, micro_batch, captioned))
         if len(rest):
-            found.append(in_chunks(self._other_pictures, micro_batch, rest))
+            found.append(in_chunks(self._plain_pictures, micro_batch, rest))
         if with_text:
             ends_T = end_positions(batch.token_ids_TL)
             order_T = ends_T.argsort(stable=True)  # short captions together, cut at their own longest
@@ -151,7 +160,7 @@ class HPL(nn.Module):
         prompts_TD = self.encoder.instance_prompt(identity_TMW, instance_TKW) if "vgps" in weights else None
         return Features(classes_BXD=classes_T2D, image_instance_TKW=instance_TKW, image_prompts_TD=prompts_TD)
 
-    def _other_pictures(self, images_B3HW: Tensor) -> Features:
+    def _plain_pictures(self, images_B3HW: Tensor) -> Features:
         return Features(classes_BXD=self.images.classes(images_B3HW))
 
     def _captions(self, weights: dict[str, float], embeddings_TLW: Tensor, ends_T: Tensor, identity_TMW: Tensor) -> Features:
@@ -161,18 +170,6 @@ class HPL(nn.Module):
         prompts_TD = self.encoder.instance_prompt(identity_TMW, instance_TKW) if self.encoder and "tgps" in weights else None
         return Features(text_TD=text_TD, text_instance_TKW=instance_TKW, text_prompts_TD=prompts_TD)
 
-    def parameter_groups(self, new_lr_factor: float, train_inversion: bool) -> list[dict]:
-        """Group what learns in stage II by `lr_factor`: towers and inversion networks 1, heads and the new token another."""
-        if self.prompts is not None and not train_inversion:
-            self.prompts.requires_grad_(False)
-        heads = [parameter for module in self.modules() if isinstance(module, Head) for parameter in module.parameters()]
-        new = {id(parameter) for parameter in [*heads, *self.images.new_parameters()]}
-        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return [
-            {"params": [parameter for parameter in learning if (id(parameter) in new) == is_new], "lr_factor": factor}
-            for is_new, factor in ((False, 1.0), (True, new_lr_factor))
-        ]
-
 
 @dataclass(frozen=True)
 class Term:
@@ -181,37 +178,39 @@ class Term:
     Attributes:
         weight: its weight; 0 leaves it out, and what it alone would compare is not computed.
         of_prompts: it needs those of stage I, and is left out without them.
-        half: it may run in half precision, which is too coarse for cosines / 0.02.
     """
 
     task: Task
     value: Callable[[HPL, Compared], Tensor]
-    weight: Callable[[Loss], float] = lambda loss: 1.0
+    weight: Callable[[Loss], float]
     of_prompts: bool = False
-    half: bool = False
 
     def compute(self, hpl: HPL, x: Compared) -> Tensor:
-        """Compare the features of a batch."""
-        with nullcontext() if self.half else torch.autocast(x.labels_T.device.type, enabled=False):
+        """Compare the features of a batch, in float32: half precision is too coarse for cosines / 0.02 and for logits."""
+        with torch.autocast(x.labels_T.device.type, enabled=False):
             return self.value(hpl, x)
 
 
 _of_prompts = partial(Term, of_prompts=True)
 # L_total, term by term: those of eq. 2, then eqs. 11, 10 in its halves, and 12.
 TERMS = {
-    "sdm": Term(T2I, lambda hpl, x: similarity_distribution_loss(x.v_t2i_TD, x.text_TD, x.labels_T, x.loss.sdm_temperature)),
+    "sdm": Term(
+        T2I,
+        lambda hpl, x: similarity_distribution_loss(
+            x.v_t2i_TD, x.text_TD, x.labels_T, x.loss.sdm_temperature, x.loss.sdm_epsilon
+        ),
+        lambda loss: loss.sdm_weight,
+    ),
     "id_t2i": Term(
         T2I,
-        half=True,
-        value=lambda hpl, x: t2i_identity_loss(hpl.t2i_classifier(x.v_t2i_TD), hpl.t2i_classifier(x.text_TD), x.labels_T),
+        lambda hpl, x: t2i_identity_loss(hpl.t2i_classifier(x.v_t2i_TD), hpl.t2i_classifier(x.text_TD), x.labels_T),
+        lambda loss: loss.t2i_identity_weight,
     ),
-    "tri": Term(
-        I2I, lambda hpl, x: batch_hard_triplet_loss(x.v_i2i_SD, x.labels_S, x.loss.triplet_margin, x.loss.normalize_triplet)
-    ),
+    "tri": Term(I2I, lambda hpl, x: metric_loss(x.v_i2i_SD, x.labels_S, x.loss), lambda loss: loss.triplet_weight),
     "id_i2i": Term(
         I2I,
-        half=True,
-        value=lambda hpl, x: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(x.v_i2i_SD)), x.labels_S, x.loss.label_smoothing),
+        lambda hpl, x: i2i_identity_loss(hpl.i2i_classifier(hpl.i2i_neck(x.v_i2i_SD)), x.labels_S, x.loss.label_smoothing),
+        lambda loss: loss.i2i_identity_weight,
     ),
     "cic": _of_prompts(
         I2I,

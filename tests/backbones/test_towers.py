@@ -7,7 +7,7 @@ from open_clip.model import CLIP
 
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, at_end, end_positions
-from hpl.backbones.trained import load_trained, save_trained
+from hpl.backbones.trained import load_neck, load_trained, save_trained
 from hpl.backbones.weights import build_clip, create_backbone, load_backbone, save_backbone
 from hpl.config import Input, OpenClipBackbone
 from hpl.files import HplError
@@ -81,6 +81,23 @@ def test_a_trained_model_comes_back_with_both_tokens(clip: CLIP, tmp_path) -> No
     torch.testing.assert_close(again(IMAGES), images(IMAGES))
     ids = tokenize(CAPTIONS, 32)
     torch.testing.assert_close(texts_again(ids)[0], texts(ids)[0])
+
+
+def test_the_neck_comes_back_as_a_scale_and_a_shift(clip: CLIP, tmp_path) -> None:
+    torch.manual_seed(0)
+    neck = torch.nn.BatchNorm1d(5)
+    with torch.no_grad():
+        for tensor in (neck.weight, neck.bias, neck.running_mean):
+            tensor.normal_()
+        neck.running_var.uniform_(0.5, 2)
+    description = {"clip": TINY, "task_routing": True}
+    save_trained(tmp_path, ImageTower(clip, task_routing=True), TextTower(clip), description, neck)
+    scale, shift = load_neck(tmp_path)
+    rows = torch.randn(4, 5)
+    torch.testing.assert_close(rows * torch.from_numpy(scale) + torch.from_numpy(shift), neck.eval()(rows).detach())
+    save_trained(tmp_path / "..", ImageTower(clip, task_routing=True), TextTower(clip), description)
+    with pytest.raises(HplError, match="neck.safetensors: file not found; run the train stage again, or set evaluate.neck"):
+        load_neck(tmp_path / "..")
 
 
 def test_given_weights_from_a_file_are_resized_to_the_pictures(tmp_path) -> None:

@@ -212,6 +212,30 @@ def test_all_that_the_report_reads(clip: CLIP, tmp_path: Path, monkeypatch: pyte
     assert len(few) == 8 and tables.images.loc[few].groupby("person").size().tolist() == [4, 4]  # whole people
 
 
+def test_i2i_behind_the_neck_or_by_both_tokens(clip: CLIP, people: Path, tmp_path: Path) -> None:
+    tables = build(tmp_path, tmp_path / "out", datasets=(OWN,))
+    (encoded,) = encoded_tests(extractor(clip, routed=True), tables)
+    rng = np.random.default_rng(0)
+    scale, shift = rng.normal(size=(2, encoded.i2i.shape[1])).astype(np.float32)
+    behind = encoded.behind((scale, shift))
+    np.testing.assert_allclose(behind.i2i, encoded.i2i * scale + shift)
+    assert behind.t2i is encoded.t2i and behind.text is encoded.text
+
+    both = OPTIONS.model_copy(update={"i2i_tokens": "both"})
+
+    def matrix(options: object, task: Task) -> np.ndarray:
+        blocks, _ = encoded.similarities(task, options)
+        return np.concatenate([block for _, block in blocks])
+
+    (by_own, joined), by_t2i = (matrix(options, I2I) for options in (OPTIONS, both)), encoded.t2i
+    by_t2i = by_t2i / np.linalg.norm(by_t2i, axis=1, keepdims=True)
+    rows, columns = (
+        np.searchsorted(encoded.dataset.images["image_id"], side["image_id"]) for side in encoded.dataset.queries_and_gallery(I2I)
+    )
+    np.testing.assert_allclose(joined, (by_own + by_t2i[rows] @ by_t2i[columns].T) / 2, atol=1e-5)
+    np.testing.assert_array_equal(matrix(OPTIONS, T2I), matrix(both, T2I))
+
+
 def test_what_is_off_by_default_is_labelled_when_it_is_on(clip: CLIP, people: Path, tmp_path: Path) -> None:
     tables = build(tmp_path, tmp_path / "out", datasets=(OWN,))
     assert describe_settings(OPTIONS)["label"] == ""

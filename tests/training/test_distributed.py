@@ -41,6 +41,7 @@ from hpl.runtime.distributed import (
     share_of_rows,
     world_size,
 )
+from hpl.training.diagnosis import diagnose
 from hpl.training.model import HPL, LOSSES
 from hpl.training.pretrain import pretrain
 from hpl.training.train import train
@@ -115,12 +116,17 @@ def losses_and_gradients(
     labels = torch.tensor([0, 1, 0, 2, 3, 2, 2, 3, 3, 4, 0, 4])[: sum(counts)]
     own, own_captions = share_of_rows(counts, rank(), world_size()), share(counts[0], rank(), world_size())
     share_of_batch = Batch(images[own], tokenize(captions, 32)[own_captions], labels, counts[0])
-    losses = hpl(share_of_batch, PARAMS.loss.model_copy(update=changes), tasks, micro_batch)
+    losses, compared = hpl(share_of_batch, PARAMS.loss.model_copy(update=changes), tasks, micro_batch)
+    figures = diagnose(hpl, losses, compared)
     sum(losses.values()).backward()
     average_gradients(hpl.parameters())
     gradients = {name: parameter.grad for name, parameter in hpl.named_parameters() if parameter.grad is not None}
     means = {"running mean": hpl.i2i_neck.running_mean, "running variance": hpl.i2i_neck.running_var}
-    return {"losses": {name: loss.detach() for name, loss in losses.items()}, "gradients": gradients | means}
+    return {
+        "losses": {name: loss.detach() for name, loss in losses.items()},
+        "gradients": gradients | means,
+        "diagnosis": figures,
+    }
 
 
 def pretrained(world: Path) -> dict:
@@ -143,10 +149,10 @@ def measured(rows: list[dict]) -> list[dict]:
     return [{name: value for name, value in row.items() if not math.isnan(value)} for row in rows]
 
 
-def trained(world: Path, checkpoint: Checkpoint = NOTHING_KEPT, amp: bool = False, loader_workers: int = 0) -> dict:
+def trained(world: Path, checkpoint: Checkpoint = NOTHING_KEPT, **more: object) -> dict:
     changes = {"epochs": STEPS, "t2i_batch": 5, "i2i_batch": 9, "num_instances": 3, "pad": 1, "warmup_epochs": 1, "peak_lr": 1e-4}
     clip = fresh_clip()
-    options = PARAMS.active.train.model_copy(update={**changes, "amp": amp, "loader_workers": loader_workers})
+    options = PARAMS.active.train.model_copy(update={**changes, "amp": False, "loader_workers": 0, **more})
     params = with_profile(PARAMS, train=options, input=SIZE)
     model, curves, _ = train(clip, fresh_prompts(clip), toy(world), params, CPU, checkpoint)
     return {"weights": model.state_dict(), "curves": measured(curves.rows)}
@@ -206,10 +212,11 @@ def everything(world: Path) -> None:
     torch.set_num_threads(1)
     found = {name: losses_and_gradients(*variant) for name, variant in VARIANTS.items()}
     found |= {"pretrained": pretrained(world), "trained": trained(world), "resumed": resumed(world)}
+    found["moments of tasks"] = trained(world, moments="task")
     found |= {"with workers": trained(world, loader_workers=1), "amp": trained(world, amp=True)}
     clip = fresh_clip()
     untrained = HPL(clip, PARAMS.model, len(PIDS), fresh_prompts(clip), 0).state_dict()
-    found["untrained"] = {"pretrained": fresh_clip().state_dict(), "trained": untrained}
+    found["untrained"] = {"pretrained": fresh_clip().state_dict(), "trained": untrained, "moments of tasks": untrained}
     found |= {"extracted": extracted(world), "evaluated": evaluated(world), "drifted": drifted()}
     torch.save(found, world / f"{rank()} of {world_size()}.pt")
 
@@ -239,6 +246,7 @@ def test_losses_and_gradients(found: tuple[dict, list[dict]], variant: str) -> N
             for name, value in whole[variant][kind].items():
                 scale = value.abs().max() + 1e-12
                 torch.testing.assert_close(part[variant][kind][name] / scale, value / scale, rtol=1e-4, atol=1e-5)
+        assert part[variant]["diagnosis"] == pytest.approx(whole[variant]["diagnosis"], rel=1e-3, abs=1e-5)
     if variant == "all":
         assert list(whole[variant]["losses"]) == LOSSES
         assert all(loss > 0 for loss in whole[variant]["losses"].values())
@@ -254,7 +262,7 @@ def key_bias(name: str, weight: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loop", ["pretrained", "trained"])
+@pytest.mark.parametrize("loop", ["pretrained", "trained", "moments of tasks"])
 def test_ten_optimiser_steps(found: tuple[dict, list[dict]], loop: str) -> None:
     whole, (first, second) = found
     assert len(whole[loop]["curves"]) == STEPS

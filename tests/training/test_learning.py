@@ -20,7 +20,7 @@ from hpl.prompts.cache import FeatureCache, cache_features
 from hpl.prompts.construct import ConstructLosses
 from hpl.prompts.learned import LearnedPrompts
 from hpl.training import train as stage_two
-from hpl.training.model import HPL
+from hpl.training.model import HPL, Classifier
 from tests.support.parameters import with_profile
 from tests.support.tiny import SIZE
 from tests.support.toy import PIDS, Tables
@@ -240,24 +240,21 @@ class OneNumber(nn.Module):
 
     def __init__(self, *_: object) -> None:
         super().__init__()
-        self.tower, self.head = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+        self.tower, self.head = nn.Parameter(torch.ones(1, 1)), Classifier(1, 1, bias=False)
         self.batches: list[Batch] = []
         self.texts = SimpleNamespace(transformer=SimpleNamespace())
-        self.images = SimpleNamespace(visual=self.texts)
+        self.images = SimpleNamespace(visual=self.texts, new_parameters=list)
 
-    def forward(self, batch: Batch, *_: object) -> dict[str, torch.Tensor]:
+    def forward(self, batch: Batch, *_: object) -> tuple[dict[str, torch.Tensor], None]:
         self.batches.append(batch)
-        return {"sdm": self.tower.sum(), "tri": self.head.sum()}
-
-    def parameter_groups(self, new_lr_factor: float, train_inversion: bool) -> list[dict]:
-        return [{"params": [self.tower], "lr_factor": 1.0}, {"params": [self.head], "lr_factor": new_lr_factor}]
+        return {"sdm": self.tower.sum(), "tri": self.head.weight.sum()}, None
 
 
 def test_stage_two_rates_at_every_step_of_sixty_epochs(
     clip: CLIP, tmp_path: Path, recorder: list[Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """METHOD: linear from 1e-6 to 1e-5 over 5 epochs, then a cosine, to zero at 60; heads times `new_lr_factor`."""
-    chosen = options(new_lr_factor=3.0)
+    """METHOD: linear from 1e-6 to 1e-5 over 5 epochs, then a cosine, to zero at 60; heads times their factor."""
+    chosen = options(classifier_lr_factor=3.0, diagnose_steps=0)
     assert (chosen.epochs, chosen.warmup_epochs, chosen.start_lr, chosen.peak_lr, chosen.weight_decay) == (
         60,
         5,
@@ -265,7 +262,8 @@ def test_stage_two_rates_at_every_step_of_sixty_epochs(
         1e-5,
         4e-5,
     )
-    assert PAPER.train.new_lr_factor == 1.0
+    assert (PAPER.train.optimizer, PAPER.train.moments, PAPER.train.eps) == ("adam", "joint", 1e-3)  # IRRA
+    assert (PAPER.train.classifier_lr_factor, PAPER.train.bias_lr_factor) == (5.0, 2.0)
     monkeypatch.setattr(stage_two, "HPL", OneNumber)
     _, end = run(clip, tmp_path, chosen, prompts=False)
     (optimizer,) = recorder

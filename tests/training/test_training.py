@@ -1,5 +1,6 @@
 """Stage II: what learns and what does not, the switches, batch composition, schedules, and a loss that is not finite."""
 
+import math
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
@@ -11,10 +12,9 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
-from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import TextTower, frozen_copy
-from hpl.batches.loading import Batch, TrainingData
-from hpl.batches.sampling import identity_batches, shuffled_batches
+from hpl.batches.loading import TrainingData
+from hpl.batches.sampling import identity_batches, shuffled_batches, spread_batches
 from hpl.config import Inversion, Loss, Model, load_params
 from hpl.files import HplError
 from hpl.losses.sdm import similarity_distribution_loss
@@ -22,10 +22,11 @@ from hpl.prompts.learned import LearnedPrompts
 from hpl.runtime.curves import Curves, check_finite
 from hpl.runtime.schedule import warmup_cosine
 from hpl.tasks import T2I
-from hpl.training.model import HPL, TERMS, Classifier, Features, OfCaptions, OfPictures, Term
+from hpl.training.model import HPL, TERMS, Features, OfCaptions, OfPictures, Term
 from hpl.training.pretrain import pretrain
 from hpl.training.train import epoch_steps
 from tests.support.parameters import with_profile
+from tests.support.toy_batch import toy_batch
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 MODEL: Model = PARAMS.model
@@ -42,15 +43,9 @@ def make(clip: CLIP, model: Model = MODEL, prompts: bool = True) -> HPL:
     return HPL(clip, model, 4, learned, seed=0)
 
 
-def batch(num_captioned: int = 3) -> Batch:
-    images = torch.randn(7, 3, 24, 12, generator=torch.Generator().manual_seed(1))
-    tokens = tokenize(["A man in red.", "A woman walks past the blue shop.", "A child."][:num_captioned], 32)
-    return Batch(images, tokens, torch.tensor([0, 1, 0, 2, 2, 3, 3]), num_captioned)
-
-
 def losses_of(clip: CLIP, *, tasks: list[str] = BOTH, prompts: bool = True, model: dict | None = None, **changes: object) -> dict:
     hpl = make(clip, MODEL.model_copy(update=model or {}), prompts)
-    return hpl(batch(), LOSS.model_copy(update=changes), tasks)
+    return hpl(toy_batch(), LOSS.model_copy(update=changes), tasks)[0]
 
 
 def test_every_term_of_the_total_is_there(clip: CLIP) -> None:
@@ -92,43 +87,19 @@ def test_i2i_losses_see_every_picture_or_only_those_of_the_picture_set(clip: CLI
 def test_without_task_routing_one_token_serves_both_tasks(clip: CLIP) -> None:
     hpl = make(clip, MODEL.model_copy(update={"task_routing": False}))
     assert not any("i2i_token" in name for name, _ in hpl.named_parameters())
-    tokens = hpl.images(batch().images_B3HW)
+    tokens = hpl.images(toy_batch().images_B3HW)
     assert torch.equal(tokens[:, 0], tokens[:, 1])
-    sum(hpl(batch(), LOSS, BOTH).values()).backward()
+    sum(hpl(toy_batch(), LOSS, BOTH)[0].values()).backward()
 
 
 def test_inversion_networks_stand_still_if_asked_but_still_carry_gradients(clip: CLIP) -> None:
     hpl = make(clip)
-    hpl.parameter_groups(1.0, train_inversion=False)
-    prompt_losses = hpl(batch(), LOSS, BOTH)
+    hpl.prompts.requires_grad_(False)
+    prompt_losses, _ = hpl(toy_batch(), LOSS, BOTH)
     (prompt_losses["tgps"] + prompt_losses["vgps"] + prompt_losses["cmpr"]).backward()
     assert all(parameter.grad is None for parameter in hpl.prompts.parameters())
     assert hpl.texts.token_embedding.weight.grad.abs().sum() > 0
     assert hpl.images.visual.conv1.weight.grad.abs().sum() > 0
-
-
-def test_new_parts_may_learn_faster(clip: CLIP) -> None:
-    hpl = make(clip)
-    towers, new = hpl.parameter_groups(5.0, train_inversion=True)
-    assert (towers["lr_factor"], new["lr_factor"]) == (1.0, 5.0)
-    names = {id(parameter): name for name, parameter in hpl.named_parameters()}
-    expected = {
-        "images.i2i_token",
-        "images.i2i_position",
-        "t2i_classifier.weight",
-        "t2i_classifier.bias",
-        "i2i_neck.weight",
-        "i2i_classifier.weight",
-    }
-    assert {names[id(parameter)] for parameter in new["params"]} == expected
-
-
-def test_a_head_more_learns_at_the_rate_of_heads_whatever_it_is_called(clip: CLIP) -> None:
-    hpl = make(clip)
-    hpl.another = Classifier(16, 4)
-    towers, new = hpl.parameter_groups(5.0, train_inversion=True)
-    mine = {id(parameter) for parameter in hpl.another.parameters()}
-    assert mine <= {id(parameter) for parameter in new["params"]} and not mine & {id(p) for p in towers["params"]}
 
 
 def test_a_feature_is_gathered_by_the_rows_that_its_type_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +120,7 @@ def test_a_term_more_is_weighted_and_has_its_place(clip: CLIP, monkeypatch: pyte
     torch.testing.assert_close(2 * losses["size"], losses_of(clip, prompt_reg=0.12)["size"])
 
 
-PICTURES = pd.DataFrame({"image_id": range(100, 140), "pid": [n // 4 + 1 for n in range(40)]})
+PICTURES = pd.DataFrame({"image_id": range(100, 140), "pid": [n // 4 + 1 for n in range(40)], "camid": 1})
 CAPTIONS = pd.DataFrame({"image_id": [100 + n // 2 for n in range(32)], "pid": [n // 8 + 1 for n in range(32)]})
 PIDS = np.unique(PICTURES["pid"])
 
@@ -188,6 +159,33 @@ def test_steps_depend_on_seed_and_epoch_alone() -> None:
     assert not np.array_equal(first[0].image_ids, steps(epoch=2)[0].image_ids)
 
 
+def test_a_pace_leaves_a_half_out_of_the_other_steps() -> None:
+    def made(**changes: float) -> list:
+        options = PARAMS.active.train.model_copy(update={"t2i_batch": 8, "i2i_batch": 12, "num_instances": 4, **changes})
+        return epoch_steps(CAPTIONS, PICTURES, PIDS, with_profile(PARAMS, train=options), 1)
+
+    slow_pictures = made(i2i_pace=0.5)
+    assert [len(step.image_ids) - len(step.caption_rows) for step in slow_pictures] == [0, 12, 0, 12]
+    assert [len(step.caption_rows) for step in slow_pictures] == [8] * 4
+    slow_captions = made(t2i_pace=0.3)
+    assert len(slow_captions) == 14 and all(len(step.image_ids) - len(step.caption_rows) == 12 for step in slow_captions)
+    assert sorted(np.concatenate([step.caption_rows for step in slow_captions])) == list(range(32))  # still each caption once
+
+
+def test_spread_batches_pass_over_all_people_and_take_their_cameras_in_turn() -> None:
+    pids, camids = np.repeat(np.arange(5), 6), np.tile([1, 1, 1, 2, 2, 3], 5)
+    made = spread_batches(pids, camids, 5, 8, 4, np.random.default_rng(0))
+    for rows in made:
+        assert len(set(rows.tolist())) == 8
+        for person in (rows[:4], rows[4:]):
+            assert len(set(pids[person])) == 1 and set(camids[person[:3]]) == {1, 2, 3}
+    met = [pid for rows in made for pid in pids[rows[::4]]]
+    assert sorted(met[:5]) == sorted(met[5:]) == list(range(5))
+    assert all(len(set(met[start : start + 2])) == 2 for start in range(0, 10, 2))
+    (repeated,) = spread_batches(np.array([1, 1, 2]), np.array([1, 2, 1]), 1, 8, 4, np.random.default_rng(0))
+    assert sorted(repeated) == [0, 0, 1, 1, 2, 2, 2, 2]
+
+
 def test_few_identities_make_a_smaller_batch() -> None:
     pids = np.array([1, 1, 2])
     (only,) = identity_batches(pids, 1, 16, 4, 0, 1)
@@ -223,18 +221,30 @@ def test_curves_average_an_epoch(tmp_path: Path) -> None:
     assert (tmp_path / "curves.csv").read_text() == "epoch,sdm,cmpr,lr\n1,2,0,0.1\n"
 
 
+def test_what_some_steps_measure_is_their_mean_and_else_empty(tmp_path: Path) -> None:
+    curves = Curves(["sdm"], ["task_cosine"])
+    for epoch, cosine in enumerate((0.5, None, math.nan), start=1):
+        for value in (1.0, 3.0):
+            curves.add({"sdm": torch.tensor(value)})
+        if cosine is not None:
+            curves.note({"task_cosine": cosine})
+        curves.end_epoch(epoch)
+    curves.write(tmp_path / "curves.csv")
+    assert (tmp_path / "curves.csv").read_text() == "epoch,sdm,task_cosine\n1,2,0.5\n2,2,\n3,2,\n"
+
+
 def test_losses_are_computed_in_full_precision_under_autocast(clip: CLIP) -> None:
     """Half-precision logits of cosines / 0.02 would be coarse to a quarter of a nat."""
     hpl = make(clip)
     seen = []
 
-    def spy(images: torch.Tensor, texts: torch.Tensor, pids: torch.Tensor, temperature: float) -> torch.Tensor:
+    def spy(images: torch.Tensor, texts: torch.Tensor, pids: torch.Tensor, *how: float) -> torch.Tensor:
         seen.append(torch.is_autocast_enabled("cpu"))
-        return similarity_distribution_loss(images, texts, pids, temperature)
+        return similarity_distribution_loss(images, texts, pids, *how)
 
     with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", dtype=torch.bfloat16):
         patch.setattr("hpl.training.model.similarity_distribution_loss", spy)
-        losses = hpl(batch(), LOSS, BOTH)
+        losses, _ = hpl(toy_batch(), LOSS, BOTH)
     assert seen == [False] and losses["sdm"].dtype == losses["cic"].dtype == losses["tri"].dtype == torch.float32
     for name, value in losses_of(clip).items():
         torch.testing.assert_close(losses[name], value, rtol=0.1, atol=0.1, msg=name)
@@ -256,6 +266,6 @@ def test_no_pretraining_needs_no_pictures(clip: CLIP) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_on_a_gpu_is_the_step_on_the_cpu(clip: CLIP) -> None:
     device = torch.device("cuda")
-    on_gpu = make(deepcopy(clip)).to(device)(batch().to(device), LOSS, BOTH)
+    on_gpu, _ = make(deepcopy(clip)).to(device)(toy_batch().to(device), LOSS, BOTH)
     for name, value in losses_of(clip).items():
         torch.testing.assert_close(on_gpu[name].cpu(), value, rtol=1e-3, atol=1e-3, msg=name)
