@@ -275,6 +275,29 @@ def compare(
 
 @app.command()
 @_told
+def cluster(
+    gallery: _Folder,
+    form: Annotated[str, typer.Option("--format", help="csv or html")] = "csv",
+    threshold: Annotated[float | None, typer.Option(help="mean cosine from which clusters are joined")] = None,
+    model: _Model = None,
+) -> None:
+    """Tell who is who among unlabelled pictures, by looks: a line a picture with the number of its cluster, or a page.
+
+    Example: hpl cluster shop.gallery --format html > people.html
+    """
+    from hpl.search.gallery import Gallery
+    from hpl.search.people import PEOPLE_FORMS, cluster_gallery, write_people
+
+    if form not in PEOPLE_FORMS:
+        raise HplError(f"--format {form}: expected {' or '.join(PEOPLE_FORMS)}")
+    people = cluster_gallery(Gallery.open(gallery, model), threshold)
+    sys.stdout.write(write_people(people, form))
+    sys.stdout.flush()
+    print(f"{len(people.paths)} pictures in {people.labels.max() + 1} clusters", file=sys.stderr)
+
+
+@app.command()
+@_told
 def crop(
     frames: Annotated[Path, typer.Argument(metavar="FRAMES", help="folder of full frames")],
     boxes: Annotated[Path, typer.Option("--boxes", help="MOT .txt, COCO .json, folder of YOLO .txt, or .csv")],

@@ -78,7 +78,7 @@ class _CalibratedPairs:
         self._above[person, kind] += [np.count_nonzero(scores >= least) for least in self._thresholds.values()]
 
     def figures(self) -> dict:
-        """Return ece and its interval, that of the bins from 0.1 up (ece_shown), log_loss, prior, counts, and false_alarms."""
+        """Return ece and its interval, that of the bins from 0.1 up (ece_shown), log_loss, prior, counts, false alarms."""
         found: dict[str, float] = {}
         for name, first in (("ece", 0), ("ece_shown", 1)):
             found[name] = float(self._errors(np.ones((1, len(self._counts))), first)[0])
@@ -89,7 +89,10 @@ class _CalibratedPairs:
         found["log_loss"] = float(prior * same_loss / same + (1 - prior) * other_loss / others)
         found = {name: round(value, _DIGITS) for name, value in found.items()}
         counts = {"prior": prior, "num_same": int(same), "num_others": int(others)}
-        return found | counts | {"false_alarms": self._false_alarms()}
+        alarms: dict[str, dict] = {"false_alarms": self._false_alarms()}
+        if unsupported := self._calibration.unsupported(self._task):
+            alarms["not_promised"] = {_one_in(rate): reason for rate, reason in unsupported.items()}
+        return found | counts | alarms
 
     def reliability(self) -> pd.DataFrame:
         """Return the table of `evaluate_calibration`, of this task."""
@@ -134,8 +137,12 @@ class _CalibratedPairs:
             reached, hits = above.sum(axis=0) / totals.sum(axis=0)
             ends = {name: round(value, 8) for name, value in interval("reached", samples).items()}
             figures = {"promised": rate, "reached": round(float(reached), 8), **ends, "num_alarms": int(above[:, 0].sum())}
-            found[f"one_in_{1 / rate:.0f}"] = {**figures, "threshold": threshold, "found": round(100 * float(hits), 2)}
+            found[_one_in(rate)] = {**figures, "threshold": threshold, "found": round(100 * float(hits), 2)}
         return found
+
+
+def _one_in(rate: float) -> str:
+    return f"one_in_{1 / rate:.0f}"
 
 
 def _cluster_figures(encoded: Encoded, threshold: float) -> dict:

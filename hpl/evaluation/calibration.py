@@ -132,6 +132,11 @@ class Calibration:
         given = self._task(task)["thresholds"]
         return {each["false_alarm_rate"]: each["threshold"] for each in given if each["threshold"] is not None}
 
+    def unsupported(self, task: Task) -> dict[float, str]:
+        """List the other rates, and why there is no threshold."""
+        given = self._task(task)["thresholds"]
+        return {each["false_alarm_rate"]: each["reason"] for each in given if each["threshold"] is None}
+
     def threshold(self, task: Task, false_alarm_rate: float) -> float:
         """Find the least score that counts as found at a rate of false alarms per comparison.
 

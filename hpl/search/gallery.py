@@ -397,6 +397,14 @@ class Gallery:
                 rows, scores = self._engine(name, state).search(vector, query.k, None if everything else keep)
             return self._answer(query, vectors, rows, scores, searched)
 
+    def picture_vectors(self) -> tuple[list[str], np.ndarray]:
+        """Read the paths of all pictures and their v_i2i, N x D float16 of unit length, in the order they were added."""
+        with self._lock:
+            state = self._current()
+            found = self.store.all("SELECT path, segment, row FROM pictures ORDER BY segment, row")
+            rows = np.array([state.starts[segment] + row for _, segment, row in found])
+            return [path for path, *_ in found], np.concatenate(state.blocks[I2I.name])[rows]
+
     def _current(self) -> _State:
         """Return what is to be searched, read anew after another process committed. HplError if the gallery is empty."""
         version = self.store.all("PRAGMA data_version")[0][0] + self.store.connection.total_changes * 1_000_000
