@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
+from hpl.evaluation.similarity import unit
 from hpl.files import HplError
 
 _TILE = 1024, 4096  # crops compared with crops at a time
@@ -54,7 +55,7 @@ def link(vectors_ND: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
         raise HplError(f"cluster threshold {least}; expected a cosine, -1 to 1")
     links, similarities = [np.empty((0, 2), np.int64)], [np.empty(0)]
     for members in _components(vectors_ND, least - _SLACK):
-        found, at = _chain(np.asarray(vectors_ND[members], np.float32), least)
+        found, at = _chain(unit(vectors_ND[members]), least)
         links.append(members[found])
         similarities.append(at)
     return np.concatenate(links), np.concatenate(similarities)
@@ -78,7 +79,7 @@ def closeness(vectors_ND: np.ndarray, labels: np.ndarray) -> np.ndarray:
     found = np.full(len(labels), np.nan)
     for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
         if len(members) > 1:
-            own = np.asarray(vectors_ND[members], np.float64)
+            own = unit(vectors_ND[members]).astype(np.float64)
             found[members] = (own @ own.sum(axis=0) - np.einsum("nd,nd->n", own, own)) / (len(members) - 1)
     return found
 
@@ -93,9 +94,10 @@ def _components(vectors_ND: np.ndarray, least: float) -> Iterator[np.ndarray]:
         if (wrong := ~(np.abs(lengths - 1) < 0.01)).any():
             row = int(wrong.argmax())
             raise HplError(f"the vector of crop {start + row} has length {lengths[row]:.3g}; expected 1")
+        block = block / lengths[:, None]  # half precision is off by some 1e-4
         left, right = [], []
         for column in range(start, count, columns):
-            near = np.nonzero(block @ np.asarray(vectors_ND[column : column + columns], np.float32).T >= least)
+            near = np.nonzero(block @ unit(vectors_ND[column : column + columns]).T >= least)
             joined = np.unique(labels[near[0] + start] * count + labels[near[1] + column])  # few, however many pairs
             left.append(joined // count)
             right.append(joined % count)
