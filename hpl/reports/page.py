@@ -105,7 +105,8 @@ def _curves(folder: Path, figures: Path) -> Section:
     for title, name in _CURVES.items():
         table, stem = pd.read_csv(folder / name), Path(name).stem
         validated = [name for name in table if name.startswith("val_")]
-        losses = table.drop(columns=["lr", *validated], errors="ignore")
+        losses = table.loc[:, :"total"] if "total" in table else table  # behind the total stands a diagnosis
+        losses = losses.drop(columns=["lr", *validated], errors="ignore")
         path = figures / f"curves_{stem}.png"
         if (losses.drop(columns="epoch") != 0).any(axis=None):
             draw_curves(title, losses, "loss, mean of the epoch", path)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpl.evaluation.calibration import stranger_words
 from hpl.evaluation.composition import composed_scores, mixed_query
 from hpl.evaluation.similarity import unit
 from hpl.files import HplError
@@ -71,7 +72,7 @@ class Found(Sequence):
 
     Attributes:
         searched: pictures that passed the filters; `size`: pictures in the gallery.
-        note: why there are no probabilities; "" if there are.
+        note: why there are no probabilities, or what the query's rate of false alarms means among those searched; else "".
     """
 
     found: list[Hit]
@@ -515,6 +516,8 @@ class Gallery:
             record = self.store.all(f"SELECT {_COLUMNS} FROM pictures WHERE segment = ? AND row = ?", (int(segment), int(row)))
             if record:
                 found.append(_result(record[0], float(score), *chances[place]))
+        if query.false_alarms is not None:
+            told = stranger_words(query.false_alarms, searched)
         return Found(found=found, searched=searched, size=len(self), note=told)
 
     def compare(self, one: QueryPicture, other: QueryPicture | None = None, *, text: str | None = None) -> Hit:

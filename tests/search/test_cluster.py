@@ -12,11 +12,20 @@ from sklearn.metrics import adjusted_rand_score
 from typer.testing import CliRunner
 
 from hpl.cli import app
-from hpl.evaluation.calibration import CALIBRATION_FOLDER, LIKELY, POSSIBLE, Calibration, save_calibration
+from hpl.evaluation.calibration import (
+    CALIBRATION_FOLDER,
+    LIKELY,
+    POSSIBLE,
+    UNLIKELY,
+    Calibration,
+    cohort_moments,
+    save_calibration,
+)
 from hpl.evaluation.similarity import unit
 from hpl.files import HplError
 from hpl.search import cluster, people
 from hpl.search.cluster import closeness, cluster_vectors, cut, link
+from hpl.tasks import I2I, T2I
 from tests.support.small_model import draw_pictures, save_small_model
 
 
@@ -132,3 +141,24 @@ def test_a_picture_that_is_gone_is_said_on_the_page(tmp_path: Path) -> None:
     found = people.cluster_pictures(drawn(2, 2), [str(tmp_path / "<b>gone.png"), str(tmp_path / "b.png")], 0.99)
     page = people.write_people(found, "html")
     assert "&lt;b&gt;gone.png: picture not found" in page and "<b>gone" not in page
+
+
+def test_a_search_with_a_calibration_has_probabilities_at_a_prior_and_says_what_false_alarms_mean(folder: Path) -> None:
+    """The line of T2I: log odds 0 from a score of -50 on at a prior of one half; a threshold that all reach."""
+    knots = {"scores": [-60.0, -50.0], "log_likelihood_ratios": [-1.0, 0.0]}
+    thresholds = [{"false_alarm_rate": 0.01, "threshold": -50.0}]
+    content = {"prior": 0.5, "bands": {LIKELY: 0.66, POSSIBLE: 0.33}, "missing": {I2I.name: "nobody"}}
+    content["model"] = hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+    content["tasks"] = {T2I.name: knots | {"thresholds": thresholds}}
+    save_calibration(folder / "model" / CALIBRATION_FOLDER, Calibration(content, cohort_moments(drawn(40, 9)[:, :16])))
+    asked = ("search", folder / "g", "-t", "a man", "--format", "csv")
+    for prior, band in ((), POSSIBLE), (("--prior", "0.01"), UNLIKELY):
+        rows = list(csv.DictReader(io.StringIO(run(*asked, *prior).stdout)))
+        assert {row["band"] for row in rows} == {band}
+        assert {round(float(row["probability"]), 9) for row in rows} == {0.01 if prior else 0.5}
+    found = run(*asked, "--false-alarms", "0.01")
+    assert (
+        len(found.stdout.splitlines()) == 8 and "among 7 pictures of other people, with a probability of 6.79 %" in found.stderr
+    )
+    assert "not calibrated for i2i: nobody" in run("search", folder / "g", "-i", folder / "crops" / "c0_0000.png").stderr
+    assert "prior = 2.0; expected a share" in run(*asked, "--prior", "2").stderr
