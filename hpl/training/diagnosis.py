@@ -18,7 +18,7 @@ def diagnose(hpl: HPL, losses: dict[str, Tensor], x: Compared) -> dict[str, floa
     """Measure a step before it is taken; the graph of `losses` stays.
 
     Returns:
-        gradient_<term>: norm of the term's gradient on the blocks of the image tower, which both tasks share. None of it is
+        ``gradient_<term>``: norm of the term's gradient on the blocks of the image tower, which both tasks share. None of it is
             Adam's: what a step makes of it, `train.moments` decides.
         task_cosine: cosine between the gradients of both tasks there; negative: they pull apart (PCGrad, Yu et al., NeurIPS
             2020). The paper's conflict (Fig. 1a), measured directly.
