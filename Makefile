@@ -72,7 +72,7 @@ ifeq ($(HASHES),yes)
 	.venv/bin/pip install --quiet --no-deps --no-build-isolation --no-index -e .
 else
 	@echo "packages are installed without comparing hashes" >&2
-	.venv/bin/pip install --quiet -c constraints.txt -e '.[test,lint,docs]'
+	.venv/bin/pip install --quiet -c constraints.txt -e '.[all,test,lint,docs]'
 endif
 	touch $@
 .venv/.docs: .venv/.installed

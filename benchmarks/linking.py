@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from hpl.config import load_params
-from hpl.manifests.pictures import decode_bytes
+from hpl.pictures import decode_bytes
 from hpl.readers.decoding import picture_facts
 from hpl.readers.links import find_links
 from hpl.synthetic import synthesize

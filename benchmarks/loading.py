@@ -24,11 +24,12 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from hpl.backbones.encoding import normalise
 from hpl.batches.loading import TrainingPictures
-from hpl.batches.transforms import augment, normalise
+from hpl.batches.transforms import augment
 from hpl.config import Input
-from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardWriter
+from hpl.pictures import read_pictures
 
 SIZE = Input(height=384, width=128, context_length=77)
 BATCH, PAD, ERASE = 128, 10, 0.5

@@ -19,11 +19,11 @@ import open_clip
 import pandas as pd
 import torch
 
+from hpl.backbones.encoding import normalise
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, frozen_copy
 from hpl.backbones.weights import build_clip, scratch_config
 from hpl.batches.loading import TrainingData
-from hpl.batches.transforms import normalise
 from hpl.config import Params, load_params
 from hpl.manifests.shards import ShardReader, ShardWriter
 from hpl.prompts.cache import CachedBatch, FeatureCache, cache_features

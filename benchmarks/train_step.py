@@ -31,9 +31,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.stage_one import clip_of
+from hpl.backbones.encoding import normalise
 from hpl.backbones.towers import ImageTower, TextTower, compile_blocks, frozen_copy
 from hpl.batches.loading import Batch, TrainingPictures
-from hpl.batches.transforms import augment, normalise
+from hpl.batches.transforms import augment
 from hpl.config import Params, Profile, load_params
 from hpl.manifests.shards import ShardWriter
 from hpl.prompts import inversion

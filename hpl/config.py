@@ -113,6 +113,21 @@ class Loss(_Section):
     prompt_reg: NonNegative
 
 
+class Calibrate(_Section):
+    prior: Annotated[float, Field(gt=0, lt=1)]
+    likely: Annotated[float, Field(gt=0, lt=1)]
+    possible: Annotated[float, Field(gt=0, lt=1)]
+    false_alarm_rates: list[Annotated[float, Field(gt=0, le=0.5)]]
+
+    @model_validator(mode="after")
+    def _bands_are_apart(self) -> "Calibrate":
+        if self.possible >= self.likely:
+            raise ValueError(f"possible = {self.possible} is not below likely = {self.likely}; expected less")
+        if len(set(self.false_alarm_rates)) < len(self.false_alarm_rates):
+            raise ValueError(f"false_alarm_rates = {self.false_alarm_rates}; expected each rate once")
+        return self
+
+
 class DataSet(_Section):
     name: str | None = None
     format: Format
@@ -391,6 +406,7 @@ class Params(_Section):
     model: Model
     prompt: Prompt
     loss: Loss
+    calibrate: Calibrate
     tasks: Annotated[list[_TaskName], Field(min_length=1, max_length=len(TASKS))]
     ablation: Ablation
     profiles: dict[_ProfileName, Profile]

@@ -42,7 +42,7 @@ def room(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not re.search("No space left|quota exceeded|requested and [0-9]+ written", str(error)):
+        if not re.search("No space left|quota exceeded|disk is full|requested and [0-9]+ written", str(error)):
             raise
         raise HplError(f"{path}: no space left on the disk; make room, then run the same command again") from None
 

@@ -7,8 +7,10 @@ import numpy as np
 
 from hpl.analysis.attention import explain
 from hpl.analysis.evaluate import choose_tokens, describe_settings, evaluate_model, gains, read_scores_tables
+from hpl.analysis.reliability import evaluate_calibration
 from hpl.backbones.trained import load_neck, load_trained
 from hpl.config import load_params
+from hpl.evaluation.calibration import load_calibration
 from hpl.files import kept_folder, output_folder, run_stage, write_json
 from hpl.manifests.tables import Manifests
 from hpl.retrieval.features import Extractor
@@ -29,7 +31,7 @@ def main() -> None:
     with Checkpoint(kept_folder("evaluate") / key, params.checkpoint_seconds) as checkpoint:
         images, texts, _ = load_trained(trained)
         extractor = Extractor.of(images, texts, profile, device, checkpoint)
-        encoded = encode_sets(extractor, tables, read_test_sets(tables))
+        encoded = plain = encode_sets(extractor, tables, read_test_sets(tables))
         if profile.evaluate.neck == "after":
             neck = load_neck(trained)
             encoded = [each.behind(neck) for each in encoded]
@@ -38,6 +40,8 @@ def main() -> None:
             return  # the first process scores and writes
         figures, found = evaluate_model(encoded, profile.evaluate)
         figures["gain_over_zero_shot"] = gains(found, read_scores_tables(baselines))
+        held, found["reliability"] = evaluate_calibration(plain, load_calibration(trained))  # of v_i2i as search compares it
+        figures |= held
 
         with output_folder(evaluation) as folder:
             for name, table in found.items():

@@ -67,7 +67,7 @@ def test_nothing_runs_twice(project: Path) -> None:
 
 def test_a_loss_weight_reruns_training_and_what_follows(project: Path) -> None:
     output = run(project, "dvc", "exp", "run", "-S", "loss.prompt_reg=0.5")
-    assert ran(output) == ["train", "evaluate", "report"]
+    assert ran(output) == ["train", "calibrate", "evaluate", "report"]
     restore(project)
 
 
@@ -75,7 +75,7 @@ def test_two_processes_do_the_work_of_one(project: Path) -> None:
     names = ["pretrain", "construct_prompts", "train"]
     before = [pd.read_csv(project / f"data/curves/{name}.csv") for name in names]
     output = run(project, "dvc", "exp", "run", "-S", "num_processes=2")
-    stages = ["pretrain", "cache_features", "construct_prompts", "train", "baselines", "evaluate", "report"]
+    stages = ["pretrain", "cache_features", "construct_prompts", "train", "calibrate", "baselines", "evaluate", "report"]
     assert sorted(ran(output)) == sorted(stages)
     assert not any(list((project / ".resume" / name).glob("*")) for name in names)  # the first process has cleaned up
     for name, one in zip(names, before, strict=True):

@@ -13,13 +13,14 @@ from tests.support.syntax import function_lines, imported_names, parse, public_n
 
 LEVELS = [
     ["files", "tasks"],
-    ["config", "workers"],
+    ["config", "workers", "pictures"],
     ["runtime", "manifests", "losses", "evaluation", "backbones", "synthetic"],
-    ["readers", "batches"],
+    ["readers", "batches", "search"],
     ["retrieval", "reports"],
     ["analysis", "prompts"],
     ["training"],
     ["ablation"],
+    ["cli"],
 ]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 ABLATION = yaml.safe_load((ROOT / "ablation" / "dvc.yaml").read_text())
@@ -95,7 +96,9 @@ def test_no_test_module_is_imported(file: Path) -> None:
 
 
 def test_stages_are_the_stages() -> None:
-    expected = "synthesize preprocess audit pretrain cache_features construct_prompts train baselines evaluate report".split()
+    expected = (
+        "synthesize preprocess audit pretrain cache_features construct_prompts train calibrate baselines evaluate report".split()
+    )
     assert STAGES == expected
     assert list(ABLATION["stages"]) == ["ablate", "sweep", "ablation_report"]
     scripts = [*expected, "ablate", "ablation_report"]

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from hpl.backbones.encoding import normalise
 from hpl.backbones.towers import ImageTower
-from hpl.batches.transforms import normalise
-from hpl.manifests.pictures import read_pictures
 from hpl.manifests.tables import Manifests
+from hpl.pictures import read_pictures
 from hpl.retrieval.features import Extractor
 from hpl.retrieval.sets import RetrievalSet, read_test_sets
 from hpl.runtime.checkpoint import NOTHING_KEPT

@@ -15,10 +15,11 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from hpl.evaluation.composition import composed_scores, mixed_query
 from hpl.evaluation.metrics import score_block
 from hpl.evaluation.protocols import Rule, task_rule
 from hpl.evaluation.scores import Scores
-from hpl.evaluation.similarity import cosine_blocks, unit, unit_checked
+from hpl.evaluation.similarity import cosine_blocks, unit_checked
 from hpl.retrieval.figures import Encoded
 from hpl.tasks import I2I
 
@@ -71,13 +72,13 @@ def evaluate_composed(encoded: Encoded, weight: float) -> dict[str, dict[str, fl
     pids, gallery = rule.query_pids, rule.kept
     text = unit_checked(encoded.text, "caption", len(captions))[asked]
     t2i, i2i = (unit_checked(features, "picture", len(images)) for features in (encoded.t2i, encoded.i2i))
-    mixed = unit(weight * text + (1 - weight) * t2i[shown])
+    mixed = mixed_query(text, t2i[shown], weight)
     blocks = (cosine_blocks(left, right[gallery]) for left, right in ((text, t2i), (mixed, t2i), (i2i[shown], i2i)))
     tables: dict[str, list[pd.DataFrame]] = {"both": [], "picture": [], "sentence": []}
     for (start, sentence), (_, together), (_, picture) in zip(*blocks, strict=True):
         tables["picture"].append(score_block(picture, rule, start))
         tables["sentence"].append(score_block(sentence, rule, start))
-        both = (_standardised(together, rule, start) + _standardised(picture, rule, start)) / 2
+        both = _composed(together, picture, rule, start)
         tables["both"].append(score_block(both, rule, start))
     scores = {name: Scores(pd.concat(found, ignore_index=True), pids) for name, found in tables.items() if found}
     if not scores or not scores["both"].table["num_matches"].any():
@@ -92,13 +93,11 @@ def evaluate_composed(encoded: Encoded, weight: float) -> dict[str, dict[str, fl
     return {**found, "counts": counts}
 
 
-def _standardised(similarity: np.ndarray, rule: Rule, start: int) -> np.ndarray:
-    """Bring rows to mean 0 and deviation 1 over what the rule leaves of the gallery."""
-    rows = np.zeros_like(similarity)
-    for number, row in enumerate(similarity):
-        _, ignored = rule.positions(start + number)
-        left = np.delete(row, ignored)
-        if not len(left):  # nobody else is in the gallery
-            continue
-        rows[number] = (row - left.mean()) / max(left.std(), 1e-12)
+def _composed(together: np.ndarray, picture: np.ndarray, rule: Rule, start: int) -> np.ndarray:
+    """Score rows of queries over what the rule leaves of the gallery."""
+    rows = np.empty_like(together)
+    for number, row in enumerate(together):
+        counted = np.ones(len(row), bool)
+        counted[rule.positions(start + number)[1]] = False
+        rows[number] = composed_scores(row, picture[number], counted)
     return rows

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from hpl.config import Input
 from hpl.files import room
-from hpl.manifests.pictures import read_pictures
 from hpl.manifests.tables import Manifests
+from hpl.pictures import read_pictures
 from hpl.retrieval.figures import Encoded, Result, arrange, score_sets
 from hpl.retrieval.sets import RetrievalSet, read_test_sets
 from hpl.tasks import I2I

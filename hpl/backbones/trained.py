@@ -11,7 +11,7 @@ from hpl.backbones.towers import ImageTower, TextTower
 from hpl.backbones.weights import build_described
 from hpl.files import HplError, parsing, read_json, write_json
 
-_DESCRIPTION_FILE, _TENSORS_FILE, _NECK_FILE = "model.json", "model.safetensors", "neck.safetensors"
+_DESCRIPTION_FILE, TENSORS_FILE, _NECK_FILE = "model.json", "model.safetensors", "neck.safetensors"
 NeckArrays = tuple[np.ndarray, np.ndarray]
 
 
@@ -23,7 +23,7 @@ def save_trained(
     `description` is JSON and holds at least `clip` (open_clip's model_cfg) and `task_routing`.
     """
     state = nn.ModuleDict({"images": images, "texts": texts}).state_dict()
-    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, Path(folder) / _TENSORS_FILE)
+    save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, Path(folder) / TENSORS_FILE)
     if neck is not None:
         save_file(dict(zip(("scale", "shift"), map(torch.from_numpy, neck_arrays(neck)))), Path(folder) / _NECK_FILE)
     write_json(Path(folder) / _DESCRIPTION_FILE, description)
@@ -49,11 +49,11 @@ def load_neck(folder: Path) -> NeckArrays:
 def load_trained(folder: Path) -> tuple[ImageTower, TextTower, dict]:
     """Read what `save_trained` wrote: both towers, in evaluation mode on the CPU, and the description."""
     folder = Path(folder)
-    if not (folder / _TENSORS_FILE).is_file():
-        raise HplError(f"{folder / _TENSORS_FILE}: file not found; run the train stage")
+    if not (folder / TENSORS_FILE).is_file():
+        raise HplError(f"{folder / TENSORS_FILE}: file not found; run the train stage")
     description = read_json(folder / _DESCRIPTION_FILE)
     with parsing(folder, "delete it and run the train stage again"):
-        tensors = load_file(folder / _TENSORS_FILE)
+        tensors = load_file(folder / TENSORS_FILE)
         clip = build_described(description["clip"], tensors)
         images, texts = ImageTower(clip, task_routing=description["task_routing"] is True), TextTower(clip)
         nn.ModuleDict({"images": images, "texts": texts}).eval().load_state_dict(tensors)

@@ -16,13 +16,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from hpl.backbones.encoding import normalise
 from hpl.backbones.tokenizer import tokenize
-from hpl.batches.transforms import augment, normalise
+from hpl.batches.transforms import augment
 from hpl.config import Input
 from hpl.files import HplError
-from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader
 from hpl.manifests.tables import Manifests
+from hpl.pictures import read_pictures
 from hpl.runtime.distributed import rank, share, share_of_rows, world_size
 from hpl.workers import Duty, in_order
 

@@ -1,31 +1,13 @@
-"""Pixels -> what the towers see, and the augmentations of training."""
+"""The augmentations of training."""
 
 import math
 
-import numpy as np
 import torch
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.constants import OPENAI_DATASET_MEAN
 from torch import Tensor
 
 FILL = [round(255 * value) for value in OPENAI_DATASET_MEAN]  # uint8; normalisation makes it about zero
 ERASE_AREA, ERASE_RATIO, ERASE_ATTEMPTS = (0.02, 0.4), (0.3, 3.3), 10  # shares of the picture; height / width
-
-
-def normalise(images_B3HW: Tensor) -> Tensor:
-    """uint8 pictures to float32 with CLIP's mean and standard deviation, on their device.
-
-    On a CPU into memory that numpy allocates, because numpy asks for huge pages: the page faults of torch's own memory take
-    longer than the arithmetic.
-    """
-    device = images_B3HW.device
-    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
-    scale, shift = 1 / (255 * deviation), -mean / deviation
-    if device.type != "cpu":
-        return images_B3HW.float().mul_(scale).add_(shift)
-    out_B3HW = torch.from_numpy(np.empty(images_B3HW.shape, np.float32))
-    for out, images in zip(out_B3HW.split(4), images_B3HW.split(4), strict=True):  # a few at a time stay in the core's cache
-        out.copy_(images).mul_(scale).add_(shift)
-    return out_B3HW
 
 
 def augment(

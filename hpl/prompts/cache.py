@@ -16,10 +16,10 @@ from open_clip.model import CLIP
 from torch import Tensor
 from tqdm import tqdm
 
+from hpl.backbones.encoding import normalise
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, end_positions
 from hpl.batches.loading import TrainingData
-from hpl.batches.transforms import normalise
 from hpl.config import Params
 from hpl.files import HplError, parsing
 from hpl.manifests.shards import ShardReader, ShardWriter

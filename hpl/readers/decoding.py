@@ -22,9 +22,9 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from hpl import pictures
 from hpl.files import HplError
-from hpl.manifests import pictures
-from hpl.manifests.pictures import decode_bytes, read_bytes, resize_picture
+from hpl.pictures import decode_bytes, read_bytes, resize_picture
 from hpl.readers.links import FINGERPRINT
 from hpl.workers import Duty, in_order
 

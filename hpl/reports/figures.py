@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from hpl.manifests.pictures import decode_picture
+from hpl.pictures import decode_picture
 
 GREEN, RED, GREY = "#009e73", "#d55e00", "#666666"  # Okabe and Ito: colour-blind readers tell them apart
 PALETTE = ["#0072b2", RED, GREEN, "#cc79a7", "#e69f00", "#56b4e9"]

@@ -10,6 +10,7 @@ import pandas as pd
 from hpl.config import Params
 from hpl.files import read_json, write_text
 from hpl.manifests.tables import Manifests
+from hpl.reports.calibration import calibration_sections
 from hpl.reports.content import BUNDLED, Definitions, Figure, Section, html_page, markdown_page, profile_words
 from hpl.reports.data_audit import counts_table, links_sentence
 from hpl.reports.figures import draw_curves
@@ -58,6 +59,7 @@ def write_report(folder: Path, sources: Sources, params: Params, documents: Iter
         Section("What was run", [Definitions(_run(params) | _evaluated(read_json(evaluation / "settings.json")))], short=True),
         results_section(metrics, baselines, read_json(sources.histograms / "histograms.json"), audit),
         *further_sections(metrics, baselines),
+        *calibration_sections(metrics, pd.read_parquet(evaluation / "reliability.parquet"), figures),
         *(rank_lists(task, lists[task], scores[task], tables, seed, figures) for task in tasks),
         *attention(np.load(evaluation / "attention.npz"), tables, figures),
         similarities(pd.read_parquet(evaluation / "similarities.parquet"), figures),
@@ -103,8 +105,8 @@ def _curves(folder: Path, figures: Path) -> Section:
     for title, name in _CURVES.items():
         table, stem = pd.read_csv(folder / name), Path(name).stem
         validated = [name for name in table if name.startswith("val_")]
-        losses = table.loc[:, :"total"] if "total" in table else table  # behind the total stands what a diagnosis measured
-        losses = losses.drop(columns=["lr", *validated], errors="ignore")
+        known = table.loc[:, :"total"] if "total" in table else table  # behind the total stands what a diagnosis measured
+        losses = known[[name for name in known if name not in {"lr", *validated}]]
         path = figures / f"curves_{stem}.png"
         if (losses.drop(columns="epoch") != 0).any(axis=None):
             draw_curves(title, losses, "loss, mean of the epoch", path)

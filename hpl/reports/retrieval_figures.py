@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from hpl.manifests.pictures import decode_picture
+from hpl.pictures import decode_picture
 from hpl.reports.figures import DPI, GREEN, GREY, PALETTE, PANEL, PERSON_SIZE, RED, save_png, tile
 
 _GAP, _BORDER = 8, 5  # pixels between two tiles, and of the frame around one

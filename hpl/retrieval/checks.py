@@ -83,10 +83,11 @@ def _selection_faults(params: Params, tables: Manifests) -> list[str]:
 def _unmeasured(params: Params, tables: Manifests) -> dict[str, str]:
     """Say for each trained task that validation cannot measure why not."""
     measured = {task.name for each in read_validation_sets(tables) for task in each.tasks}
-    return {task: _why_unmeasured(task, tables) for task in params.tasks if task not in measured}
+    return {task: why_unmeasured(task, tables) for task in params.tasks if task not in measured}
 
 
-def _why_unmeasured(task: str, tables: Manifests) -> str:
+def why_unmeasured(task: str, tables: Manifests) -> str:
+    """Say why no validation set can measure a task."""
     serving = tables.images["dataset"].isin(tables.serving(task, "train"))
     split = tables.images[serving & (tables.images["split"] == "val") & (tables.images["person"] != "")]
     count, left = split["person"].nunique(), split[split["role"] == "val"]

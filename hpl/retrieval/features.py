@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hpl.backbones.tokenizer import tokenize
-from hpl.backbones.towers import ImageTower, TextTower, at_end
-from hpl.batches.transforms import normalise
+from hpl.backbones.encoding import encode_pixels, encode_sentences
+from hpl.backbones.towers import ImageTower, TextTower
 from hpl.config import Input, Profile
-from hpl.manifests.pictures import read_pictures
+from hpl.pictures import read_pictures
 from hpl.runtime.checkpoint import NOTHING_KEPT, Checkpoint
 from hpl.runtime.distributed import gather_rows, rank, share, world_size
 
@@ -61,11 +60,7 @@ class Extractor:
 
         def encode(start: int) -> np.ndarray:
             pixels = read_pictures(files[start : start + self.batch_size], self.size.height, self.size.width)
-            images = normalise(torch.from_numpy(pixels).to(self.device))
-            features = tower(images)[:, :2].float()
-            if self.flip:
-                features = (features + tower(images.flip(-1))[:, :2].float()) / 2
-            return features.cpu().numpy()
+            return encode_pixels(tower, pixels, self.device, self.flip)
 
         both = self._in_batches(encode, len(files), (2, tower.visual.proj.shape[1]), "pictures")
         return both[:, 0].contiguous(), both[:, 1].contiguous()
@@ -76,8 +71,8 @@ class Extractor:
         tower = self.texts.to(self.device).eval()
 
         def encode(start: int) -> np.ndarray:
-            tokens = tokenize(captions[start : start + self.batch_size], self.size.context_length)
-            return at_end(*tower(tokens.to(self.device))).float().cpu().numpy()
+            part = captions[start : start + self.batch_size]
+            return encode_sentences(tower, part, self.size.context_length, self.device)
 
         return self._in_batches(encode, len(captions), tower.text_projection.shape[1:], "captions")
 

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
+from hpl.backbones.encoding import normalise
 from hpl.backbones.tokenizer import tokenize
 from hpl.batches.loading import Batch, Step, StepDataset, TrainingPictures, load_steps
-from hpl.batches.transforms import augment, normalise
+from hpl.batches.transforms import augment
 from hpl.config import Input
 from hpl.files import HplError
-from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardWriter
+from hpl.pictures import read_pictures
 from tests.support.pictures import picture, save
 
 SIZE = Input(height=24, width=12, context_length=32)

@@ -7,7 +7,8 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 from torchvision import transforms
 
-from hpl.batches.transforms import FILL, augment, normalise
+from hpl.backbones.encoding import normalise
+from hpl.batches.transforms import FILL, augment
 
 HEIGHT, WIDTH, PAD = 24, 12, 3
 MEAN = torch.tensor(FILL, dtype=torch.uint8)[:, None, None]

@@ -18,9 +18,9 @@ from PIL import Image
 
 from hpl.config import DataSet
 from hpl.files import HplError
-from hpl.manifests.pictures import read_pictures
 from hpl.manifests.shards import ShardReader, ShardWriter
 from hpl.manifests.tables import Manifests
+from hpl.pictures import read_pictures
 from hpl.readers import decoding
 from hpl.readers.build import READERS
 from hpl.readers.official import OFFICIAL

@@ -71,6 +71,13 @@ def evaluation(tables: Manifests, tmp_path_factory: pytest.TempPathFactory) -> P
         counts = {name: np.histogram(rng.normal(mean, 0.1, 300), edges)[0] for name, mean in (("matches", 0.6), ("others", 0.2))}
         bins.append(pd.DataFrame({"task": task, "dataset": "own", "low": edges[:-1], "high": edges[1:], **counts}))
     pd.concat(bins).to_parquet(folder / "similarities.parquet", index=False)
+    edges = np.arange(11) / 10
+    reliability = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "expected": [*edges[:9] + 0.05, np.nan]})
+    observed = (reliability["expected"] - 0.02).clip(0)
+    ends = {"observed": observed, "observed_ci_low": observed / 2, "observed_ci_high": observed * 1.1}
+    reliability = reliability.assign(**ends, num_same=[*range(9), 0], num_others=[*range(1, 10), 0])
+    tables_of = [reliability.assign(task=task) for task in ("t2i", "i2i")]
+    pd.concat(tables_of).to_parquet(folder / "reliability.parquet", index=False)
     tokens = {task: rng.normal(size=(len(images), 16)).astype(np.float16) for task in ("t2i", "i2i")}
     np.savez(folder / "tokens.npz", image_ids=images["image_id"].to_numpy(), **tokens)
     shown = captions.drop_duplicates("pid").head(2)

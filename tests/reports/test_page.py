@@ -65,7 +65,7 @@ def test_further_data_sets_have_tables_of_their_own() -> None:
 
 def test_every_picture_is_inside_and_has_words(page: Page, reports: Path) -> None:
     images = page.named("img")
-    assert len(images) == len(list((reports / "figures").glob("*.png"))) == 12
+    assert len(images) == len(list((reports / "figures").glob("*.png"))) == 13
     for image in images:
         assert image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 20 and int(image["width"]) > 300
     assert (reports / "index.html").stat().st_size < 3_000_000
@@ -88,7 +88,7 @@ def test_the_contents_lead_to_headings_and_links_to_files(page: Page) -> None:
     assert len(ids) == len(set(ids))
     links = [link["href"] for link in page.named("a")]
     inner = [link[1:] for link in links if link.startswith("#")]
-    assert inner == [attributes["id"] for attributes in page.named("h2")] and set(inner) <= set(ids) and len(inner) == 14
+    assert inner == [attributes["id"] for attributes in page.named("h2")] and set(inner) <= set(ids) and len(inner) == 16
     assert {link for link in links if not link.startswith("#")} == {"data_audit.md", "ablation/index.html"}
 
 
@@ -127,7 +127,7 @@ def test_validation_is_drawn_where_there_is_some(reports: Path) -> None:
 def test_the_same_bytes_twice(reports: Path, manifests: Path, evaluation: Path, tmp_path: Path) -> None:
     again = write(tmp_path / "again", manifests, evaluation)
     files = [file.relative_to(reports) for file in reports.rglob("*") if file.is_file()]
-    assert len(files) == 14
+    assert len(files) == 15
     for file in files:
         assert (reports / file).read_bytes() == (again / file).read_bytes(), file
         assert b"Software" not in (reports / file).read_bytes()[:400]
@@ -157,3 +157,13 @@ def test_one_task_alone(manifests: Path, evaluation: Path, tmp_path: Path) -> No
     names = {file.stem for file in (reports / "figures").glob("*.png")}
     assert "rank_lists_i2i" in names and not names & {"rank_lists_t2i", "attention", "attributes", "confusion"}
     assert "Strangers" not in (reports / "index.html").read_text()
+
+
+def test_what_a_score_says_is_shown_with_what_it_cannot_say(reports: Path) -> None:
+    text = (reports / "README.md").read_text()
+    assert "| T2I | 2.10 (1.00-3.00) | 2.10 (1.00-3.00) | 0.0300 | 50 | 6,000 |" in text
+    assert "| T2I | 1 | 1.23 (0.8-1.7) | 77 | 44.4 |" in text
+    assert "- Not calibrated, I2I: nobody is in val" in text
+    assert "- No threshold, T2I, one in 1000: 6 false alarms are expected" in text
+    assert "| test split | 0.456 | 0.800 | 0.700 | 40 | 56 | 7 |" in text
+    assert (reports / "figures" / "reliability_t2i.png").is_file() and not (reports / "figures" / "reliability_i2i.png").exists()

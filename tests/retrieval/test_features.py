@@ -6,11 +6,11 @@ import torch
 from open_clip.model import CLIP
 from PIL import Image
 
+from hpl.backbones.encoding import normalise
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import ImageTower, TextTower, at_end
-from hpl.batches.transforms import normalise
 from hpl.config import Input
-from hpl.manifests.pictures import read_pictures
+from hpl.pictures import read_pictures
 from hpl.retrieval.features import Extractor
 from tests.support.pictures import picture, save
 

@@ -32,6 +32,9 @@ def measured() -> dict:
         "composed": dict.fromkeys(("both", "picture", "sentence"), composed)
         | dict.fromkeys(("gain_over_picture", "gain_over_sentence"), gain)
         | {"counts": {"num_queries": 1020, "num_skipped": 7}},
+        "calibration": {"t2i": calibrated(), "missing": {"i2i": "nobody is in val"}},
+        "clusters": {"threshold": 0.9, "ari": 0.456, "homogeneity": 0.8, "completeness": 0.7}
+        | {"num_found": 56, "num_true": 40, "num_alone": 7, "num_pictures": 200},
         "open_set": {
             "t2i": {
                 "detection_rate": 12.34,
@@ -42,6 +45,18 @@ def measured() -> dict:
             }
         },
     }
+
+
+def calibrated() -> dict:
+    errors = {
+        f"{name}{end}": value
+        for name in ("ece", "ece_shown")
+        for end, value in (("", 0.021), ("_ci_low", 0.01), ("_ci_high", 0.03))
+    }
+    alarms = {"promised": 0.01, "reached": 0.0123, "reached_ci_low": 0.008, "reached_ci_high": 0.017, "num_alarms": 77}
+    counts = {"log_loss": 0.03, "prior": 0.01, "num_same": 50, "num_others": 6000}
+    reasons = {"one_in_1000": "6 false alarms are expected"}
+    return errors | counts | {"false_alarms": {"one_in_100": alarms | {"threshold": 2.1, "found": 44.4}}, "not_promised": reasons}
 
 
 def baselines() -> dict:
@@ -57,7 +72,8 @@ def write(folder: Path, tables_folder: Path, evaluation: Path, metrics: dict | N
     curves = folder / "curves"
     curves.mkdir(parents=True)
     (curves / "train.csv").write_text(
-        "epoch,sdm,cic,total,lr,val_t2i_mAP\n1,2,0,2,1e-5,\n2,1,0,1,1e-5,31.5\n3,0.5,0,0.5,1e-5,40.1\n"
+        f"epoch,sdm,cic,total,{','.join(f'gradient_{number}' for number in range(20))},lr,val_t2i_mAP\n1,2,0,2,{'1,' * 20}1e-5,\n"
+        f"2,1,0,1,{'1,' * 20}1e-5,31.5\n3,0.5,0,0.5,{'1,' * 20}1e-5,40.1\n"
     )
     for name in ("pretrain.csv", "construct_prompts.csv"):
         (curves / name).write_text("epoch\n0\n")

@@ -31,9 +31,9 @@ from hpl.backbones.weight_files import read_weight_file
 from hpl.backbones.weights import build_clip, create_backbone, load_backbone, save_backbone
 from hpl.config import Inversion, OpenClipBackbone, Prompt, load_params
 from hpl.files import HplError
-from hpl.manifests.pictures import decode_bytes
 from hpl.manifests.shards import ShardReader
 from hpl.manifests.tables import Manifests
+from hpl.pictures import decode_bytes
 from hpl.prompts.cache import FeatureCache
 from hpl.prompts.learned import LearnedPrompts, load_prompts, save_prompts
 from hpl.readers.build import READERS

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from hpl.files import HplError
-from hpl.manifests.pictures import MAX_PIXELS, decode_bytes, decode_picture, read_pictures, resize_picture
+from hpl.pictures import MAX_PIXELS, decode_bytes, decode_picture, read_pictures, resize_picture
 from tests.support.pictures import picture, save
 
 RGB = picture(1, (18, 30))
