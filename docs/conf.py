@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import equations
 
-project, author, release = "hpl", "the authors of hpl", metadata.version("hpl")
+project, author, release = "hpl", "the authors of hpl", metadata.version("hpl-reid")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
 

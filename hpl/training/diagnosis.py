@@ -17,14 +17,15 @@ _COLLAPSED = 0.99  # mean cosine of pictures of different people
 def diagnose(hpl: HPL, losses: dict[str, Tensor], x: Compared) -> dict[str, float]:
     """Measure a step before it is taken; the graph of `losses` stays.
 
-    Returns:
-        ``gradient_<term>``: norm of the term's gradient on the blocks of the image tower, which both tasks share. None of it is
-            Adam's: what a step makes of it, `train.moments` decides.
-        task_cosine: cosine between the gradients of both tasks there; negative: they pull apart (PCGrad, Yu et al., NeurIPS
-            2020). The paper's conflict (Fig. 1a), measured directly.
-        mean_cosine: of v_i2i of different people in the batch; near 1: all features lie in one direction.
-        margin_share: share of anchors whose nearest negative is not farther than the farthest positive by the margin.
-        instance_cosine: mean cosine of the pseudo-tokens of different pictures (P_v, eq. 4); near 1: they tell no instance.
+    Figures are:
+
+    - gradient_<term>: norm of the term's gradient on the blocks of the image tower, which both tasks share. None of it is Adam's:
+      what a step makes of it, `train.moments` decides.
+    - task_cosine: cosine between the gradients of both tasks there; negative: they pull apart (PCGrad, Yu et al., NeurIPS 2020).
+      The paper's conflict (Fig. 1a), measured directly.
+    - mean_cosine: of v_i2i of different people in the batch; near 1: all features lie in one direction.
+    - margin_share: share of anchors whose nearest negative is not farther than the farthest positive by the margin.
+    - instance_cosine: mean cosine of the pseudo-tokens of different pictures (P_v, eq. 4); near 1: they tell no instance.
     """
     shared = hpl.images.block_parameters()
     figures, of_task = {}, dict[str, Tensor]()
