@@ -8,18 +8,18 @@ N ?= 2000
 SEED ?= 0
 BASE ?= origin/main
 # Columns of `dvc exp show` that would bury the others: code, data, intervals, counts, lesser figures. No parameter is among them.
-CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|not_scored\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
+CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|not_scored\.|calibration\.|clusters\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
 HAS_VENV := $(PYTHON) -c 'import ensurepip' 2>/dev/null
 HAS_CHROMIUM := for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && break; done
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all soak fuzz lock lint docs check exp experiments ablation cross-domain pr-comment help system-packages chromium
+.PHONY: repro test test-all soak fuzz lock lint demo screenshot docs check exp experiments ablation cross-domain pr-comment help system-packages chromium
 repro: .venv/.installed  ## the whole pipeline: what changed since the last run, by DVC's cache
 	dvc repro
 test: .venv/.installed  ## the quick tests
 	python -m pytest -m "not slow"
 test-all: .venv/.docs chromium  ## all tests, those too that run the whole pipeline or kill it
-	python -m pytest
+	python -m pytest -n 2 --dist loadfile
 soak: .venv/.installed  ## KILLS=100: kill -9 at random moments, full disks, two runs at once: what differs, is left over or hangs
 	python -m tests.support.soak --kills $(KILLS)
 fuzz: .venv/.installed  ## N=2000 SEED=0: so many mutated inputs against every reader; each finding, and how to see it again
@@ -30,6 +30,12 @@ lint: .venv/.installed  ## style, layout and types of the code: ruff and mypy
 	ruff check .
 	ruff format --check .
 	mypy
+demo: .venv/.installed  ## after `make repro`: the bundled test pictures as a gallery, and the page to search it
+	@test -f data/model/model.json || { echo "error: no data/model; run make repro first" >&2; exit 1; }
+	hpl index add data/demo.gallery data/raw/bundled/Market-1501/bounding_box_test --model data/model --camera-pattern 'c(\d)s'
+	hpl serve data/demo.gallery --model data/model
+screenshot: .venv/.installed  ## the picture of that page at the top of README.md
+	python -m tests.support.screenshot docs/_static/page.png
 docs: .venv/.docs  ## the site, in docs/_build/html; a warning is an error
 	python -m sphinx -q -W --keep-going -n -j auto docs docs/_build/html
 check: .venv/.installed  ## S="tasks=[i2i]": is params.yaml sound, with these changes, and does it fit what preprocess read?

@@ -41,6 +41,7 @@ from hpl.prompts import inversion
 from hpl.prompts.learned import LearnedPrompts
 from hpl.runtime.device import prepare_device
 from hpl.training.model import HPL, TERMS, Compared
+from hpl.training.optimizer import parameter_groups
 
 END = 49407  # CLIP's end-of-text
 
@@ -160,10 +161,10 @@ def main() -> None:
     cut, padded = (make_batch(count, options.people, size, full, device) for full in (False, True))
 
     def losses(model: HPL, batch: Batch, micro_batch: int | None = None) -> Tensor:
-        return sum(model(batch, params.loss, params.tasks, micro_batch).values())
+        return sum(model(batch, params.loss, params.tasks, micro_batch)[0].values())
 
     def adam(model: HPL, **how: bool) -> torch.optim.Optimizer:
-        return torch.optim.Adam(model.parameter_groups(1.0, profile.train.train_inversion), lr=1e-6, **how)
+        return torch.optim.Adam(parameter_groups(model, profile.train), lr=1e-6, **how)
 
     def step(
         model: HPL,

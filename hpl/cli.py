@@ -300,6 +300,29 @@ def cluster(
 
 @app.command()
 @_told
+def serve(
+    gallery: _Folder,
+    host: Annotated[str, typer.Option(help="address to listen on; any but this machine's own asks for a token")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one")] = 8000,
+    token: Annotated[str | None, typer.Option(envvar="HPL_TOKEN", help="what every request must bear")] = None,
+    model: _Model = None,
+    engine: _Engine = "faiss",
+) -> None:
+    """Search a gallery in a browser.
+
+    Example: hpl serve shop.gallery
+    """
+    from hpl.search.gallery import Gallery
+
+    try:
+        from hpl.web.server import run_server
+    except ImportError as error:
+        raise HplError(f"the page needs {error.name}; to install it: pip install 'hpl-reid[web]'") from None
+    run_server(Gallery.open(gallery, model, engine=engine), host, port, token)
+
+
+@app.command()
+@_told
 def crop(
     frames: Annotated[Path, typer.Argument(metavar="FRAMES", help="folder of full frames")],
     boxes: Annotated[Path, typer.Option("--boxes", help="MOT .txt, COCO .json, folder of YOLO .txt, or .csv")],

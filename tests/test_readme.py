@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from hpl.cli import app
 from hpl.config import load_params
 from hpl.reports.pull_request import flat
 from tests.support.imports import ROOT
@@ -61,6 +63,12 @@ def test_its_commands_exist() -> None:
     for program, *words in commands():
         if program == "make":
             assert words[0] in targets, words
+        elif program == "hpl":
+            verb = get_command(app)
+            for name in words[: 2 if words[0] == "index" else 1]:
+                verb = verb.commands[name]
+            options = {option for each in verb.params for option in each.opts}
+            assert {word for word in words if word.startswith("-")} <= options, words
         elif words[:2] == ["exp", "run"]:
             overrides = [word for before, word in zip(words, words[1:]) if before == "-S"]
             load_params(ROOT / "params.yaml", overrides)

@@ -16,7 +16,7 @@ LEVELS = [
     ["config", "workers", "pictures"],
     ["runtime", "manifests", "losses", "evaluation", "backbones", "synthetic"],
     ["readers", "batches", "search"],
-    ["retrieval", "reports"],
+    ["retrieval", "reports", "web"],
     ["analysis", "prompts"],
     ["training"],
     ["ablation"],

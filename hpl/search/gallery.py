@@ -373,6 +373,11 @@ class Gallery:
             raise HplError(f"picture {number}: not in the gallery")
         return _result(rows[0], 1.0)
 
+    def pictures(self, count: int) -> list[Hit]:
+        """Return the first `count` pictures of the gallery, each with score 1."""
+        with self._lock:
+            return [_result(row, 1.0) for row in self.store.all(f"SELECT {_COLUMNS} FROM pictures ORDER BY id LIMIT ?", (count,))]
+
     def search(self, query: Query | None = None, **asked) -> Found:
         """Find the pictures that answer a query best.
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
+import numpy as np
 from PIL import Image
 
 from hpl.files import HplError
@@ -58,7 +59,12 @@ def _csv(results: Found, title: str) -> str:
 
 def thumbnail(path: str, height: int = _THUMBNAIL) -> bytes:
     """Decode a picture and make a JPEG at most `height` high of it. HplError if it is gone or damaged."""
-    picture, out = Image.fromarray(decode_picture(path)), io.BytesIO()
+    return shrunk(decode_picture(path), height)
+
+
+def shrunk(pixels_HW3: np.ndarray, height: int) -> bytes:
+    """Make a JPEG at most `height` high and wide of uint8 RGB pixels."""
+    picture, out = Image.fromarray(pixels_HW3), io.BytesIO()
     picture.thumbnail((height, height))
     picture.save(out, "JPEG", quality=85)
     return out.getvalue()
