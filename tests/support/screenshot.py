@@ -25,7 +25,7 @@ def main(out: Path) -> None:
         try:
             address = re.search(r"http://\S+/", process.stderr.readline())[0]
             with browser() as tab:
-                tab.open(f"{address}?q={SENTENCE.replace(' ', '+')}&k=14", 1180, 800)
+                tab.open(f"{address}?q={SENTENCE.replace(' ', '+')}&k=7", 1180, 800)
                 tab.screenshot(out)
         finally:
             process.kill()
