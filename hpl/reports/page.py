@@ -12,8 +12,8 @@ from hpl.files import read_json, write_text
 from hpl.manifests.tables import Manifests
 from hpl.reports.calibration import calibration_sections
 from hpl.reports.content import BUNDLED, Definitions, Figure, Section, html_page, markdown_page, profile_words
+from hpl.reports.curves import curves_section, diagnosis_section
 from hpl.reports.data_audit import counts_table, links_sentence
-from hpl.reports.figures import draw_curves
 from hpl.reports.findings import attention, by_attribute, by_camera, projection, rank_lists, similarities
 from hpl.reports.results import further_sections, results_section, tasks_of, write_headline
 from hpl.reports.retrieval_figures import draw_contact_sheet
@@ -21,7 +21,6 @@ from hpl.tasks import I2I, T2I
 
 _SHEET_PEOPLE, _SHEET_PICTURES = 2, 5  # people of each data set and split in the contact sheet, and pictures of each
 _EPOCHS = {"last": "the last epoch is evaluated", "best": "the epoch of the highest mAP on the validation split is evaluated"}
-_CURVES = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": "train.csv"}
 _FOOT = (
     "Written by the `report` stage. More on the data: [data_audit.md](data_audit.md). If ablations were run, they stand in "
     "[ablation/index.html](ablation/index.html)."
@@ -66,7 +65,8 @@ def write_report(folder: Path, sources: Sources, params: Params, documents: Iter
         *(by_camera(scores[I2I]) if I2I in tasks else []),
         *(by_attribute(lists[T2I], scores[T2I], tables, figures) if T2I in tasks else []),
         *(projection(np.load(evaluation / "tokens.npz"), tables, seed, figures) if I2I in tasks else []),
-        _curves(sources.curves, figures),
+        curves_section(sources.curves, figures),
+        *diagnosis_section(sources.curves, figures),
         _data(tables, audit, figures),
     ]
     write_text(folder / "index.html", html_page("Hierarchical Prompt Learning: report", sections, _FOOT))
@@ -98,27 +98,6 @@ def _evaluated(settings: dict) -> dict[str, str]:
     label = settings["label"] or "features of the pictures as they are, ranked by cosine"
     without = "; histograms and composed queries are without re-ranking" if settings["rerank"] else ""
     return {"Evaluated with": label + without, "Weight of the sentence in composed queries": f"{settings['composed_weight']:g}"}
-
-
-def _curves(folder: Path, figures: Path) -> Section:
-    pictures, words = [], []
-    for title, name in _CURVES.items():
-        table, stem = pd.read_csv(folder / name), Path(name).stem
-        validated = [name for name in table if name.startswith("val_")]
-        known = table.loc[:, :"total"] if "total" in table else table  # behind the total stands what a diagnosis measured
-        losses = known[[name for name in known if name not in {"lr", *validated}]]
-        path = figures / f"curves_{stem}.png"
-        if (losses.drop(columns="epoch") != 0).any(axis=None):
-            draw_curves(title, losses, "loss, mean of the epoch", path)
-            pictures.append((path, f"Losses by epoch: {title}"))
-        if table[validated].notna().any(axis=None):
-            names = {name: name.removeprefix("val_").replace("_", " ") for name in validated}
-            path = figures / f"curves_{stem}_validation.png"
-            table = table[["epoch", *validated]].rename(columns=names)
-            draw_curves(f"{title}: validation", table, "percent", path, logarithmic=False)
-            pictures.append((path, f"Figures on the validation split by epoch: {title}"))
-            words = ["Validation has people and a gallery of its own: its figures do not compare with those of the test split."]
-    return Section("Curves", [*words, Figure(pictures)], short=True)
 
 
 def _data(tables: Manifests, audit: dict, figures: Path) -> Section:

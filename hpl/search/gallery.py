@@ -173,6 +173,12 @@ class Gallery:
         with self._lock:
             return self.store.all("SELECT COUNT(*) FROM pictures")[0][0]
 
+    @property
+    def version(self) -> int:
+        """A number that changes whenever this or another process changes what the gallery holds."""
+        with self._lock:
+            return self.store.all("PRAGMA data_version")[0][0] + self.store.connection.total_changes * 1_000_000
+
     def add(self, source: Path | str | Iterable[str], *, camera_pattern: str | None = None, progress: bool = False) -> Changes:
         """Bring the gallery up to date with a source: encode what is new or changed, drop what is gone from it.
 
@@ -413,7 +419,7 @@ class Gallery:
 
     def _current(self) -> _State:
         """Return what is to be searched, read anew after another process committed. HplError if the gallery is empty."""
-        version = self.store.all("PRAGMA data_version")[0][0] + self.store.connection.total_changes * 1_000_000
+        version = self.version
         if self._state is None or self._state.version != version:
             segments = self.store.segments()
             ends = np.cumsum([0, *segments.values()])

@@ -42,6 +42,8 @@ class Pages:
         default_factory=lambda: Environment(loader=PackageLoader("hpl.web", ""), autoescape=True, trim_blocks=True)
     )
 
+    _known: tuple[int, dict] | None = None
+
     def results(self, request: Request) -> Response:
         """Show the form, and what the address asks."""
         try:
@@ -124,8 +126,19 @@ class Pages:
         """Hand out the style sheet."""
         return Response(Path(__file__).with_name("page.css").read_text(), media_type="text/css")
 
+    def warm_up(self) -> None:
+        """Load the model, the index and the filters before the first question. HplError if the gallery's model is not there."""
+        if self._choices()["size"]:
+            self.gallery.search(Query(text="A person.", k=1))
+
     def _choices(self) -> dict:
-        """List the filters that have few enough values to choose from."""
+        """List the filters that have few enough values to choose from; anew when the gallery has changed."""
+        version = self.gallery.version
+        if self._known is None or self._known[0] != version:
+            self._known = version, self._read_choices()
+        return self._known[1]
+
+    def _read_choices(self) -> dict:
         columns = {name: self.gallery.values(name) for name in self.gallery.columns()}
         few = {name: values for name, values in columns.items() if 1 < len(values) <= _MOST_CHOICES}
         cameras = self.gallery.values("camera")
@@ -138,6 +151,7 @@ class Pages:
 def make_app(gallery: Gallery, token: str | None = None) -> Starlette:
     """Make the application for a gallery. `token`: what every request must bear; None: only this machine can reach it."""
     pages = Pages(gallery)
+    pages.warm_up()
     routes = [
         Route("/", pages.results),
         Route("/", pages.ask, methods=["POST"]),
@@ -162,9 +176,3 @@ async def _limited(request: Request) -> AsyncGenerator[bytes, None]:
 
 def _jpeg(data: bytes) -> Response:
     return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
-
-
-def warm_up(gallery: Gallery) -> None:
-    """Load the model and the index before the first question. HplError if the gallery's model is not there."""
-    if len(gallery):
-        gallery.search(Query(text="A person.", k=1))

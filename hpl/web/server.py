@@ -8,7 +8,7 @@ import uvicorn
 
 from hpl.files import HplError
 from hpl.search.gallery import Gallery
-from hpl.web.app import make_app, warm_up
+from hpl.web.app import make_app
 from hpl.web.guard import is_loopback
 
 
@@ -27,17 +27,12 @@ def run_server(gallery: Gallery, host: str, port: int, token: str | None) -> Non
         token = secrets.token_urlsafe(24)
     listening = _listen(host, port)
     with listening:
-        warm_up(gallery)
+        app = make_app(gallery, token)
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listening.getsockname()[1]}/{'' if token is None else f'?token={token}'}"
         print(f"{len(gallery)} pictures, at {address}  (Ctrl-C stops)", file=sys.stderr, flush=True)
         config = uvicorn.Config(
-            make_app(gallery, token),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=5,
+            app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5
         )
         uvicorn.Server(config).run(sockets=[listening])
 
