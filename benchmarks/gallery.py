@@ -90,9 +90,8 @@ def adding(folder: Path, model: Path) -> None:
         fresh.model.encode_pictures(pixels[:64])
         times.append(clocked(lambda fresh=fresh: fresh.add(str(crops[0].parent))))
     whole = statistics.median(times)
-    print(
-        f"add: {len(crops)} pictures in {whole:.2f} s, encoding alone {encoding:.2f} s: {whole / encoding - 1:.0%} more (at most 15 %)"
-    )
+    more = whole / encoding - 1
+    print(f"add: {len(crops)} pictures in {whole:.2f} s, encoding alone {encoding:.2f} s: {more:.0%} more (at most 15 %)")
 
 
 if __name__ == "__main__":
