@@ -1,13 +1,16 @@
 """Stage II: train the towers with the joint losses."""
 
 import sys
+from filecmp import cmp
 from pathlib import Path
+from shutil import copytree
 
 from hpl.backbones.towers import TextTower
-from hpl.backbones.trained import save_trained
+from hpl.backbones.trained import TENSORS_FILE, save_trained
 from hpl.backbones.weights import WEIGHTS_FILE, load_backbone
 from hpl.batches.loading import TrainingData
 from hpl.config import load_params
+from hpl.evaluation.calibration import CALIBRATION_FOLDER
 from hpl.files import kept_folder, output_folder, run_stage
 from hpl.manifests.tables import Manifests
 from hpl.prompts.learned import PROMPTS_FILE, load_prompts
@@ -42,7 +45,15 @@ def main() -> None:
         description |= {"params": chosen, "train": profile.train.model_dump(), "input": profile.input.model_dump()}
         with output_folder(trained) as folder:
             save_trained(folder, model.images, model.texts, description, model.i2i_neck)
+            _keep_calibration(trained, folder)
         curves.write(curve)
+
+
+def _keep_calibration(before: Path, folder: Path) -> None:
+    """Let what calibrate wrote for the very same tensors stay; that for others goes with the old folder."""
+    old, new, calibration = before / TENSORS_FILE, folder / TENSORS_FILE, before / CALIBRATION_FOLDER
+    if calibration.is_dir() and old.is_file() and cmp(old, new, shallow=False):
+        copytree(calibration, folder / CALIBRATION_FOLDER)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def test_the_curves_draw(project: Path) -> None:
 def test_two_runs_give_the_same_bytes(project: Path) -> None:
     before = digests(project)
     shutil.rmtree(project / ".resume")  # what preprocess keeps would spare it the work
-    assert len(ran(run(project, "dvc", "repro", "--force"))) == 10
+    assert len(ran(run(project, "dvc", "repro", "--force"))) == 11
     assert digests(project) == before
 
 

@@ -20,6 +20,9 @@ MAY = {  # file -> what only this one may use, and why it does no harm
     "hpl/backbones/weight_files.py": {"pickle"},  # a subclass whose find_class knows a fixed list of stand-ins
     "hpl/workers.py": {"pickle", "pickle.loads"},  # what the project's own processes send each other through pipes
     "hpl/backbones/weights.py": {"http"},  # the name of an exception of open_clip's download, which a parameter allows
+    "hpl/web/address.py": {"urllib"},  # urllib.parse: addresses are written, none is opened
+    "hpl/web/guard.py": {"urllib", "http"},  # urllib.parse and http.cookies read what a request says
+    "hpl/web/server.py": {"socket"},  # `hpl serve` listens, on this machine alone unless told otherwise
 }
 
 

@@ -136,7 +136,9 @@ def _faiss_search(index: object, query_D: np.ndarray, count: int, keep_N: np.nda
     bits = None if keep_N is None else np.packbits(keep_N, bitorder="little")
     if bits is not None:
         params.sel = selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))  # both must outlive the search
-    scores, rows = index.search(np.asarray(query_D, np.float32)[None], count, params=params)  # type: ignore[attr-defined]
+    # faiss.contrib.torch_utils, which pytorch-metric-learning imports, puts a search without params in this one's place
+    search = getattr(index, "search_numpy", None) or index.search  # type: ignore[attr-defined]
+    scores, rows = search(np.asarray(query_D, np.float32)[None], count, params=params)
     if bits is not None:
         del selector
     found = rows[0] >= 0

@@ -1,5 +1,8 @@
 """All engines find what a plain product in float64 finds."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient
@@ -8,6 +11,7 @@ from hpl.search.engines import InvertedEngine, NumpyEngine, make_engine
 from hpl.search.gallery import Gallery
 from hpl.search.qdrant import QdrantEngine, send_gallery
 from hpl.tasks import I2I, T2I
+from tests.support.imports import ROOT
 from tests.support.small_model import draw_pictures, save_small_model
 
 
@@ -35,6 +39,17 @@ def test_exact_engines_agree_with_a_plain_product(name: str, kept: float) -> Non
             rows, scores = engine.search(query, k, keep)
             assert rows.tolist() == expected(blocks, query, k, keep).tolist()
             assert (np.diff(scores) <= 0).all()
+
+
+def test_faiss_filters_where_its_torch_wrappers_are_loaded() -> None:
+    """As pytorch-metric-learning loads them, in a process that also trains."""
+    code = (
+        "import faiss.contrib.torch_utils, numpy as np; from hpl.search.engines import FaissEngine, NumpyEngine;"
+        "x = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float16); keep = np.arange(50) % 3 == 0;"
+        "found = [engine([x]).search(x[0], 5, keep)[0].tolist() for engine in (FaissEngine, NumpyEngine)];"
+        "assert found[0] == found[1], found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_an_inverted_file_finds_most_and_all_if_it_reads_all_lists() -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from hpl.backbones.encoding import normalise
 from hpl.backbones.tokenizer import tokenize
 from hpl.backbones.towers import at_end
 from hpl.batches.loading import TrainingData
-from hpl.batches.transforms import normalise
 from hpl.config import load_params
 from hpl.manifests.shards import ShardWriter
 from hpl.training.pretrain import pretrain
