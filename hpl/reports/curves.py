@@ -10,9 +10,9 @@ from hpl.reports.figures import draw_curves
 _TRAINING = "train.csv"
 _CURVES = {"pretraining": "pretrain.csv", "stage I, prompts": "construct_prompts.csv", "stage II, training": _TRAINING}
 _COSINES = {
-    "task_cosine": "between the gradients of both tasks",
-    "mean_cosine": "between v_i2i of different people",
-    "instance_cosine": "between pseudo-tokens of different pictures",
+    "task_cosine": "gradients of both tasks",
+    "mean_cosine": "v_i2i of different people",
+    "instance_cosine": "pseudo-tokens of different pictures",
 }
 _WHAT = (
     "Measured every `train.diagnose_steps` steps of stage II, mean of the epoch. Left: the norm of each loss's gradient on the "

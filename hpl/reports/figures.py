@@ -49,7 +49,8 @@ def draw_curves(title: str, table: pd.DataFrame, label: str, path: Path, logarit
     axis.set(title=title, xlabel="epoch", ylabel=label, yscale="log" if logarithmic else "linear")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+    columns = 3 if max(map(len, names), default=0) < 20 else 1
+    axis.legend(fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
     save_png(figure, path)
 
 
