@@ -1,6 +1,6 @@
 """What `make soak` does: faults at random moments in a miniature pipeline, then the same command until it ends.
 
-    python -m tests.support.soak --kills 100 --seconds 900 --seed 0
+    python -m tests.support.soak --kills 100 --seconds 3600 --seed 0
 
 A chain is one command, a stage by itself or `dvc repro` of it, that is killed some times by SIGKILL, either all its processes
 or one of them (dvc, the stage, a rank, a worker), and then let be. Every stage runs as two ranks with a loader's worker each
@@ -326,7 +326,7 @@ def soak(folder: Path, options: argparse.Namespace) -> Account:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seconds", type=float, default=900, help="after which no new chain begins; preparing is not counted")
+    parser.add_argument("--seconds", type=float, default=3600, help="after which no new chain begins; preparing is not counted")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--chain", type=int, default=6, help="kills of a command before it is let be")
     parser.add_argument("--processes", type=int, default=2, help="num_processes; one alone is cheaper")
