@@ -33,7 +33,7 @@ lint: .venv/.installed  ## style, layout and types of the code: ruff and mypy
 demo: .venv/.installed  ## after `make repro`: the bundled test pictures as a gallery, and the page to search it
 	@test -f data/model/model.json || { echo "error: no data/model; run make repro first" >&2; exit 1; }
 	hpl index add data/demo.gallery data/raw/bundled/Market-1501/bounding_box_test --model data/model --camera-pattern 'c(\d)s'
-	hpl serve data/demo.gallery --model data/model
+	hpl serve data/demo.gallery --model data/model --open
 screenshot: .venv/.installed  ## the picture of that page at the top of README.md
 	python -m tests.support.screenshot docs/_static/page.png
 docs: .venv/.docs  ## the site, in docs/_build/html; a warning is an error

@@ -300,11 +300,12 @@ def cluster(
 
 @app.command()
 @_told
-def serve(
+def serve(  # noqa: PLR0913  (each is an option)
     gallery: _Folder,
     host: Annotated[str, typer.Option(help="address to listen on; any but this machine's own asks for a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0: a free one")] = 8000,
     token: Annotated[str | None, typer.Option(envvar="HPL_TOKEN", help="what every request must bear")] = None,
+    show: Annotated[bool, typer.Option("--open", help="open the page in this machine's browser")] = False,
     model: _Model = None,
     engine: _Engine = "faiss",
 ) -> None:
@@ -318,7 +319,7 @@ def serve(
         from hpl.web.server import run_server
     except ImportError as error:
         raise HplError(f"the page needs {error.name}; to install it: pip install 'hpl-reid[web]'") from None
-    run_server(Gallery.open(gallery, model, engine=engine), host, port, token)
+    run_server(Gallery.open(gallery, model, engine=engine), host, port, token, show)
 
 
 @app.command()

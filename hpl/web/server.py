@@ -3,6 +3,8 @@
 import secrets
 import socket
 import sys
+import threading
+import webbrowser
 
 import uvicorn
 
@@ -12,13 +14,14 @@ from hpl.web.app import make_app
 from hpl.web.guard import is_loopback
 
 
-def run_server(gallery: Gallery, host: str, port: int, token: str | None) -> None:
+def run_server(gallery: Gallery, host: str, port: int, token: str | None, show: bool = False) -> None:
     """Answer until the process is stopped. The address is told on stderr.
 
     Args:
         host: address to listen on; one that other machines can reach asks for a token.
         port: 0: a free one.
         token: None: none on this machine alone, else a fresh one, told with the address.
+        show: open the page in this machine's browser.
 
     Raises:
         HplError: the address cannot be listened on, or the gallery's model is not there.
@@ -31,6 +34,8 @@ def run_server(gallery: Gallery, host: str, port: int, token: str | None) -> Non
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listening.getsockname()[1]}/{'' if token is None else f'?token={token}'}"
         print(f"{len(gallery)} pictures, at {address}  (Ctrl-C stops)", file=sys.stderr, flush=True)
+        if show:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()  # a browser in the terminal would wait
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=5
         )
