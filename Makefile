@@ -9,6 +9,7 @@ SEED ?= 0
 BASE ?= origin/main
 # Columns of `dvc exp show` that would bury the others: code, data, intervals, counts, lesser figures. No parameter is among them.
 CLUTTER := Created|hpl/|stages/|data/|reports/|others\.|datasets\.|not_scored\.|calibration\.|clusters\.|gain_over_zero_shot|composed\.(picture|sentence|gain_over)|.*(_ci_|num_(queries|skipped|known|unknown)|rank5|rank10|mINP|rsum)
+TEST_PICTURES := $(addprefix data/raw/bundled/Market-1501/,query bounding_box_test)
 HAS_VENV := $(PYTHON) -c 'import ensurepip' 2>/dev/null
 HAS_CHROMIUM := for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && break; done
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -32,7 +33,7 @@ lint: .venv/.installed  ## style, layout and types of the code: ruff and mypy
 	mypy
 demo: .venv/.installed  ## after `make repro`: the bundled test pictures as a gallery, and the page to search it
 	@test -f data/model/model.json || { echo "error: no data/model; run make repro first" >&2; exit 1; }
-	hpl index add data/demo.gallery data/raw/bundled/Market-1501/bounding_box_test --model data/model --camera-pattern 'c(\d)s'
+	hpl index add data/demo.gallery $(TEST_PICTURES) --model data/model --camera-pattern 'c(\d)s'
 	hpl serve data/demo.gallery --model data/model --open
 screenshot: .venv/.installed  ## the picture of that page at the top of README.md
 	python -m tests.support.screenshot docs/_static/page.png

@@ -16,10 +16,10 @@ HPL = [sys.executable, "-m", "hpl.cli"]
 def main(out: Path) -> None:
     if CHROMIUM is None:
         sys.exit("error: no chromium; to install it: make system-packages")
-    model, crops = ROOT / "data/model", ROOT / "data/raw/bundled/Market-1501/bounding_box_test"
+    model, crops = ROOT / "data/model", [ROOT / "data/raw/bundled/Market-1501" / name for name in ("query", "bounding_box_test")]
     with tempfile.TemporaryDirectory() as folder:
         gallery = Path(folder) / "demo.gallery"
-        add = [*HPL, "index", "add", gallery, crops, "--model", model, "--camera-pattern", r"c(\d)s"]
+        add = [*HPL, "index", "add", gallery, *crops, "--model", model, "--camera-pattern", r"c(\d)s"]
         subprocess.run(add, check=True)
         process = subprocess.Popen([*HPL, "serve", gallery, "--port", "0"], stderr=subprocess.PIPE, text=True)
         try:
