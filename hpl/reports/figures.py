@@ -44,7 +44,7 @@ def draw_curves(title: str, table: pd.DataFrame, label: str, path: Path, logarit
     for number, name in enumerate(names):
         known = table[table[name].notna()]
         colour, width = ("black", 2.4) if name == "total" else (PALETTE[number % len(PALETTE)], 1.5)
-        dash, dot = ["-", "--", ":"][number // len(PALETTE)], "." if len(known) < 20 else None
+        dash, dot = ["-", "--", ":"][number // len(PALETTE) % 3], "." if len(known) < 20 else None
         axis.plot(known["epoch"], known[name], label=name, marker=dot, color=colour, linestyle=dash, linewidth=width)
     axis.set(title=title, xlabel="epoch", ylabel=label, yscale="log" if logarithmic else "linear")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

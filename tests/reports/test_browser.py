@@ -20,7 +20,7 @@ def tab() -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name, num_images", [("reports", 13), ("ablation_reports", 4)])
+@pytest.mark.parametrize("name, num_images", [("reports", 14), ("ablation_reports", 4)])
 def test_the_page_is_whole(tab: Browser, request: pytest.FixtureRequest, name: str, num_images: int, width: int) -> None:
     url = (request.getfixturevalue(name) / "index.html").as_uri()
     events = tab.open(url, width)

@@ -65,7 +65,7 @@ def test_further_data_sets_have_tables_of_their_own() -> None:
 
 def test_every_picture_is_inside_and_has_words(page: Page, reports: Path) -> None:
     images = page.named("img")
-    assert len(images) == len(list((reports / "figures").glob("*.png"))) == 13
+    assert len(images) == len(list((reports / "figures").glob("*.png"))) == 14
     for image in images:
         assert image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 20 and int(image["width"]) > 300
     assert (reports / "index.html").stat().st_size < 3_000_000
@@ -88,7 +88,7 @@ def test_the_contents_lead_to_headings_and_links_to_files(page: Page) -> None:
     assert len(ids) == len(set(ids))
     links = [link["href"] for link in page.named("a")]
     inner = [link[1:] for link in links if link.startswith("#")]
-    assert inner == [attributes["id"] for attributes in page.named("h2")] and set(inner) <= set(ids) and len(inner) == 16
+    assert inner == [attributes["id"] for attributes in page.named("h2")] and set(inner) <= set(ids) and len(inner) == 17
     assert {link for link in links if not link.startswith("#")} == {"data_audit.md", "ablation/index.html"}
 
 
@@ -127,7 +127,7 @@ def test_validation_is_drawn_where_there_is_some(reports: Path) -> None:
 def test_the_same_bytes_twice(reports: Path, manifests: Path, evaluation: Path, tmp_path: Path) -> None:
     again = write(tmp_path / "again", manifests, evaluation)
     files = [file.relative_to(reports) for file in reports.rglob("*") if file.is_file()]
-    assert len(files) == 15
+    assert len(files) == 16
     for file in files:
         assert (reports / file).read_bytes() == (again / file).read_bytes(), file
         assert b"Software" not in (reports / file).read_bytes()[:400]
