@@ -133,3 +133,9 @@ def test_workflows_have_least_permissions() -> None:
 def test_dependabot_looks_after_actions_and_packages() -> None:
     updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
     assert {each["package-ecosystem"] for each in updates} == {"github-actions", "pip"}
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    text = (ROOT / ".github" / "workflows" / "hpl.yml").read_text()
+    used = re.findall(r"uses: (\S+)", text)
+    assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", each) for each in used), used
