@@ -1,16 +1,27 @@
 """Fixtures of many tests: a tiny CLIP, and miniature data sets in the native formats."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from open_clip.model import CLIP
 
+from tests.support.chromium import CHROMIUM, Browser, browser
 from tests.support.pictures import picture, save
 from tests.support.tiny import fresh_clip
 
 torch.set_num_threads(1)  # two are several times slower on a machine that is busy
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Browser]:
+    """A tab of a real browser."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with browser() as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -268,9 +268,8 @@ class Gallery:
                 fresh.append((record, state, digest, pixels))
             else:
                 changes.unchanged += 1
-                columns = json.dumps(record.columns, sort_keys=True, ensure_ascii=False)
                 name = before[5] if source.name == "-" else source.name
-                if source.name != "-" and before[3:] != (*state, name, record.camera, record.time, record.track, columns):
+                if source.name != "-" and before[3:] != (*state, name, *record.told()):
                     told_anew.append((before[0], record, name, state))
         if told_anew:
             self.store.update(told_anew)

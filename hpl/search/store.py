@@ -54,6 +54,10 @@ class Record:
     track: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
 
+    def told(self) -> tuple:
+        """Return camera, time, track and columns as the catalogue holds them."""
+        return self.camera, self.time, self.track, json.dumps(self.columns, sort_keys=True, ensure_ascii=False)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewPicture:
@@ -101,11 +105,6 @@ class GalleryFiles:
             connection.close()
             write_json(folder / _DESCRIPTION, {"format": GALLERY_FORMAT, **about})
         return cls(folder)
-
-    def describe(self, about: dict) -> None:
-        """Write gallery.json anew."""
-        write_json(self.folder / _DESCRIPTION, {"format": GALLERY_FORMAT, **about})
-        self.about = read_json(self.folder / _DESCRIPTION)
 
     @contextmanager
     def _sqlite(self) -> Iterator[None]:
@@ -229,7 +228,7 @@ class GalleryFiles:
             connection.executemany(
                 "UPDATE pictures SET source = ?, camera = ?, time = ?, track = ?, columns = ?, size = ?, mtime_ns = ? "
                 "WHERE id = ?",
-                [(source, *_told(record), *state, number) for number, record, source, state in records],
+                [(source, *record.told(), *state, number) for number, record, source, state in records],
             )
 
     def compact(self) -> None:
@@ -282,12 +281,8 @@ def file_sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _told(record: Record) -> tuple:
-    return record.camera, record.time, record.track, json.dumps(record.columns, sort_keys=True, ensure_ascii=False)
-
-
 def _row(each: NewPicture) -> tuple:
-    return each.record.path, each.sha256, each.size, each.mtime_ns, each.source, *_told(each.record)
+    return each.record.path, each.sha256, each.size, each.mtime_ns, each.source, *each.record.told()
 
 
 def _synchronise(folder: Path) -> None:

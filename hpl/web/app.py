@@ -49,7 +49,7 @@ class Pages:
         try:
             asked = read_asked(request.query_params.multi_items())
         except HplError as error:
-            return self._page("page.html.jinja", 400, asked=Asked(), error=readable(error), **self._choices())
+            return self._refused(error)
         try:
             found, told, status = self._found(asked), "", 200
         except HplError as error:
@@ -57,6 +57,10 @@ class Pages:
         browsed = self.gallery.pictures(_BROWSED) if asked.is_empty else []
         shown = {"asked": asked, "found": found, "browsed": browsed, "error": told}
         return self._page("page.html.jinja", status, **shown, **self._choices())
+
+    def _refused(self, error: HplError) -> Response:
+        """Show an empty form, and why the question could not be read."""
+        return self._page("page.html.jinja", 400, asked=Asked(), error=readable(error), **self._choices())
 
     def _found(self, asked: Asked) -> Found | None:
         return None if asked.is_empty else self.gallery.search(asked.query(self.uploads.find))
@@ -73,8 +77,7 @@ class Pages:
         except (MultiPartException, KeyError) as error:
             raise HTTPException(400, f"not a form: {error}") from None
         except HplError as error:
-            told = {"asked": Asked(), "error": readable(error)}
-            return await run_in_threadpool(lambda: self._page("page.html.jinja", 400, **told, **self._choices()))
+            return await run_in_threadpool(self._refused, error)
 
     def _keep(self, data: bytes, name: str) -> str:
         decode_bytes(data, readable(name)[:100])

@@ -3,18 +3,16 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.support.chromium import CHROMIUM, Browser, browser
+from tests.support.chromium import Browser, asked, complaints
 from tests.support.imports import ROOT
 
 MISSING = [name for name in ("sphinx", "myst_parser", "furo") if find_spec(name) is None]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: pip install -e '.[docs]'")]
-COMPLAINTS = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +27,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = subprocess.run(command, cwd=copy, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-4000:]
     return copy / "site"
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    with browser() as opened:
-        yield opened
 
 
 def test_every_room_has_a_page_and_every_page_a_place(site: Path) -> None:
@@ -54,8 +44,7 @@ def test_pages_need_no_other_host_and_fit(site: Path, tab: Browser, width: int) 
         if page.name in ("genindex.html", "py-modindex.html"):
             continue
         events = tab.open(page.as_uri(), width)
-        asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        assert [url for url in asked if not url.startswith((site.as_uri(), "data:"))] == [], page
-        assert [event for event in events if event["method"] in COMPLAINTS] == [], page
+        assert [url for url in asked(events) if not url.startswith((site.as_uri(), "data:"))] == [], page
+        assert complaints(events) == [], page
         assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0 && image.alt)"), page
         assert tab.evaluate("document.documentElement.scrollWidth") == width, page

@@ -1,22 +1,13 @@
 """The page in a real browser: on a phone and on a desk it asks for nothing, complains of nothing, and shows everything."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.chromium import CHROMIUM, Browser, browser
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+from tests.support.chromium import Browser, asked, complaints
 
 WIDE = """[...document.querySelectorAll("body *")].filter(each => !each.closest(".wide") && each.getBoundingClientRect().right >
   document.documentElement.clientWidth + 1).map(each => each.outerHTML.slice(0, 80))"""
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -24,10 +15,8 @@ def tab() -> Iterator[Browser]:
 def test_the_page_is_whole(tab: Browser, request: pytest.FixtureRequest, name: str, num_images: int, width: int) -> None:
     url = (request.getfixturevalue(name) / "index.html").as_uri()
     events = tab.open(url, width)
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    assert [address for address in asked if not address.startswith("data:")] == [url]
-    complaints = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
-    assert [event for event in events if event["method"] in complaints] == []
+    assert [address for address in asked(events) if not address.startswith("data:")] == [url]
+    assert complaints(events) == []
     assert tab.evaluate("document.images.length") == num_images
     assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0 && image.width > 100)")
     assert tab.evaluate("[...document.images].every(image => image.alt)")

@@ -14,6 +14,18 @@ from pathlib import Path
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-dev-shm-usage"]
 
+_COMPLAINTS = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
+
+
+def asked(events: list[dict]) -> list[str]:
+    """The addresses that a page asked for."""
+    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+def complaints(events: list[dict]) -> list[dict]:
+    """What a page said on the console, threw, or failed to load."""
+    return [event for event in events if event["method"] in _COMPLAINTS]
+
 
 class Browser:
     """One tab."""

@@ -1,6 +1,5 @@
 """usage: python -m tests.support.screenshot OUT.png: `hpl serve` on the bundled test pictures, as a browser shows it."""
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -8,9 +7,9 @@ from pathlib import Path
 
 from tests.support.chromium import CHROMIUM, browser
 from tests.support.imports import ROOT
+from tests.support.served import HPL, served
 
 SENTENCE = "A woman with long hair in a red coat and blue trousers."
-HPL = [sys.executable, "-m", "hpl.cli"]
 
 
 def main(out: Path) -> None:
@@ -21,15 +20,9 @@ def main(out: Path) -> None:
         gallery = Path(folder) / "demo.gallery"
         add = [*HPL, "index", "add", gallery, *crops, "--model", model, "--camera-pattern", r"c(\d)s"]
         subprocess.run(add, check=True)
-        process = subprocess.Popen([*HPL, "serve", gallery, "--port", "0"], stderr=subprocess.PIPE, text=True)
-        try:
-            address = re.search(r"http://\S+/", process.stderr.readline())[0]
-            with browser() as tab:
-                tab.open(f"{address}?q={SENTENCE.replace(' ', '+')}&k=7", 1180, 800)
-                tab.screenshot(out)
-        finally:
-            process.kill()
-            process.wait()
+        with served(gallery) as address, browser() as tab:
+            tab.open(f"{address}?q={SENTENCE.replace(' ', '+')}&k=7", 1180, 800)
+            tab.screenshot(out)
 
 
 if __name__ == "__main__":

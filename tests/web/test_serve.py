@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,30 +11,15 @@ from urllib.request import urlopen
 import pytest
 
 from hpl.search.gallery import Gallery
-from tests.support.chromium import CHROMIUM, Browser, browser
-
-HPL = [sys.executable, "-m", "hpl.cli"]
-COMPLAINTS = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Network.loadingFailed")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+from tests.support.chromium import Browser, asked, complaints
+from tests.support.served import HPL, served
 
 
 @pytest.fixture(scope="module")
 def address(gallery: Gallery) -> Iterator[str]:
-    command = [*HPL, "serve", str(gallery.store.folder), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        yield next(filter(None, (re.search(r"http://127\.0\.0\.1:\d+/", line) for line in process.stderr)))[0]
-        process.terminate()
-        assert process.wait(20) is not None
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
+    with served(gallery.store.folder) as told:
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", told)
+        yield told
 
 
 def test_twenty_clients_at_once(address: str) -> None:
@@ -56,27 +40,20 @@ def test_a_port_in_use_and_a_model_that_is_gone_are_one_line(address: str, galle
 
 
 def test_other_machines_need_a_token(gallery: Gallery) -> None:
-    command = [*HPL, "serve", str(gallery.store.folder), "--port", "0", "--host", "0.0.0.0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        told = next(filter(None, (re.search(r"http://0\.0\.0\.0:(\d+)/\?token=([\w-]{32})", line) for line in process.stderr)))
+    with served(gallery.store.folder, "--host", "0.0.0.0") as address:
+        told = re.fullmatch(r"http://0\.0\.0\.0:(\d+)/\?token=([\w-]{32})", address)
         with pytest.raises(Exception, match="401"):
             urlopen(f"http://127.0.0.1:{told[1]}/", timeout=60)
-    finally:
-        process.kill()
-        process.wait()
 
 
-@needs_browser
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_and_asks_no_other_host(tab: Browser, address: str, width: int, scheme: str) -> None:
     tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     for page in ("", "?q=a+man&like=2&wrong=3&camera=1&camera=2", "compare?picture=1&picture=2"):
         events = tab.open(address + page, width)
-        asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-        assert [each for each in asked if not each.startswith((address, "data:"))] == []
-        assert [event for event in events if event["method"] in COMPLAINTS] == []
+        assert [each for each in asked(events) if not each.startswith((address, "data:"))] == []
+        assert complaints(events) == []
         assert tab.evaluate("document.documentElement.scrollWidth") == width
         assert tab.evaluate("[...document.images].every(image => image.alt)")
         assert tab.evaluate(
@@ -110,7 +87,6 @@ def settle(tab: Browser, wanted: str) -> None:
     raise AssertionError(tab.evaluate("location.href"))
 
 
-@needs_browser
 def test_it_works_by_keyboard_alone(tab: Browser, address: str, gallery: Gallery) -> None:
     tab.open(address, 1280)
     tab.call("Input.insertText", text="a man")  # the sentence's field has the focus
@@ -126,7 +102,6 @@ def test_it_works_by_keyboard_alone(tab: Browser, address: str, gallery: Gallery
     assert tab.evaluate("document.querySelector('.is-right img').getAttribute('src')") == f"/picture/{first}"
 
 
-@needs_browser
 def test_a_dropped_picture_is_searched(tab: Browser, address: str, gallery: Gallery) -> None:
     tab.open(address, 390)
     node = tab.call("DOM.querySelector", nodeId=tab.call("DOM.getDocument")["root"]["nodeId"], selector="input[type=file]")
